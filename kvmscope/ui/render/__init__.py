@@ -1,0 +1,1 @@
+"""kvmscope.ui.render."""
