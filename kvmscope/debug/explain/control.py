@@ -1,0 +1,136 @@
+"""#GP(0) of MOV to control and debug registers, LMSW, WRMSR, RDMSR and XSETBV.
+
+The rules are those of SDM vol. 2B MOV (control registers), MOV (debug registers), vol. 2D WRMSR and XSETBV.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kvmscope.debug.explain.model import Guest
+from kvmscope.debug.explain.operands import Decoded, register_value
+from kvmscope.debug.explain.traps import Cause
+from kvmscope.x86.bitfields import CR0, CR4, defined_mask
+from kvmscope.x86.paging import load_pdptes
+
+__all__ = ["control_cause"]
+
+_PE, _NW, _CD, _PG = 1, 1 << 29, 1 << 30, 1 << 31
+_PAE, _LA57, _PCIDE = 1 << 5, 1 << 12, 1 << 17
+_LMA, _LME = 1 << 10, 1 << 8
+_CR8_DEFINED: Final = 0xF
+_MSR_REGISTERS: Final = {"rdmsr": "read", "wrmsr": "write"}
+
+
+def _bits(mask: int) -> str:
+    numbers = [str(bit) for bit in range(63, -1, -1) if mask >> bit & 1]
+    return f"bit{'s' * (len(numbers) > 1)} {', '.join(numbers)}"
+
+
+def control_cause(guest: Guest, decoded: Decoded) -> tuple[str, Cause] | None:
+    """(reference key, cause) of a #GP(0) by a system register's value; None when no rule shows it."""
+    if decoded.mnemonic == "mov" and decoded.first == "reg":
+        target = decoded.registers[0]
+        value = register_value(guest, decoded.registers[1]) if len(decoded.registers) > 1 else None
+        if value is None:
+            return None
+        if target.startswith("cr"):
+            return _answer("cr", _control_register(guest, target, value), target, value)
+        if target.startswith("dr"):
+            return _answer("dr", _debug_register(target, value), target, value)
+        return None
+    if decoded.mnemonic in _MSR_REGISTERS:
+        return _msr(guest, decoded)
+    if decoded.mnemonic == "xsetbv":
+        value = guest.gpr("rdx") << 32 & 0xFFFFFFFF00000000 | guest.gpr("rax") & 0xFFFFFFFF
+        return _answer("xsetbv", _xcr0(guest, value), "xcr0", value)
+    return None
+
+
+def _answer(key: str, words: str, target: str, value: int) -> tuple[str, Cause] | None:
+    return (key, (words, [f"{target.upper()} <- {value:#x}"])) if words else None
+
+
+def _control_register(guest: Guest, name: str, value: int) -> str:
+    cpu = guest.cpu
+    if name == "cr0":
+        return _cr0(guest, value)
+    if name == "cr4":
+        reserved = value & ~defined_mask(CR4)
+        if reserved:
+            return f"CR4 reserved {_bits(reserved)} set"
+        if guest.long_mode and not value & _PAE:
+            return "CR4.PAE cannot be cleared in IA-32e mode"
+        if guest.long_mode and (value ^ cpu.cr4) & _LA57:
+            return "CR4.LA57 cannot change in IA-32e mode"
+        if value & _PCIDE and not cpu.cr4 & _PCIDE:
+            if not guest.long_mode:
+                return "CR4.PCIDE cannot be set outside of IA-32e mode"
+            if cpu.cr3 & 0xFFF:
+                return f"CR4.PCIDE cannot be set while CR3[11:0] = {cpu.cr3 & 0xFFF:#x}"
+        if value >> 23 & 1 and not cpu.cr0 >> 16 & 1:
+            return "CR4.CET cannot be set while CR0.WP = 0"
+        return ""
+    if name == "cr3":
+        if guest.long_mode:
+            return ""
+        if cpu.cr0 & _PG and cpu.cr4 & _PAE:
+            return load_pdptes(guest.memory, value)[1]
+        return ""
+    if name == "cr8" and value & ~_CR8_DEFINED:
+        return f"CR8 reserved {_bits(value & ~_CR8_DEFINED)} set"
+    return ""
+
+
+def _cr0(guest: Guest, value: int) -> str:
+    cpu = guest.cpu
+    if value >> 32:
+        return f"CR0 {_bits(value & ~0xFFFFFFFF & ~defined_mask(CR0))} set: bits 63:32 are reserved"
+    if value & _PG and not value & _PE:
+        return "CR0.PG = 1 with PE = 0"
+    if value & _NW and not value & _CD:
+        return "CR0.NW = 1 with CD = 0"
+    if not value & _PG and cpu.cr0 & _PG:
+        if guest.bits == 64:
+            return "CR0.PG cannot be cleared in 64-bit mode"
+        if cpu.cr4 & _PCIDE:
+            return "CR0.PG cannot be cleared while CR4.PCIDE = 1"
+    if value & _PG and not cpu.cr0 & _PG:
+        if cpu.efer & _LME and not cpu.cr4 & _PAE:
+            return "CR0.PG = 1 with EFER.LME = 1 and CR4.PAE = 0"
+        if cpu.efer & _LME and cpu.segments[1].long:
+            return "CR0.PG = 1 with EFER.LME = 1 while CS.L = 1"
+        if cpu.cr4 & _PAE and not cpu.efer & _LME:
+            return load_pdptes(guest.memory, cpu.cr3)[1]
+    if not value >> 16 & 1 and cpu.cr4 >> 23 & 1:
+        return "CR0.WP cannot be cleared while CR4.CET = 1"
+    return ""
+
+
+def _debug_register(name: str, value: int) -> str:
+    if name in ("dr6", "dr7", "dr4", "dr5") and value >> 32:
+        return f"{name.upper()} bits 63:32 must be 0"
+    return ""
+
+
+def _xcr0(guest: Guest, value: int) -> str:
+    index = guest.gpr("rcx") & 0xFFFFFFFF
+    if index:
+        return f"XCR{index} does not exist"
+    if not value & 1:
+        return "XCR0[0] (x87) must be 1"
+    if value & 4 and not value & 2:
+        return "XCR0[2] (AVX) needs XCR0[1] (SSE)"
+    if (value >> 3 & 3) in (1, 2):
+        return "XCR0[4:3] (MPX) must be set together"
+    if value >> 5 & 7 not in (0, 7) or (value >> 5 & 7 and not value & 4):
+        return "XCR0[7:5] (AVX-512) must be set together, and need AVX"
+    if value >> 17 & 3 in (1, 2):
+        return "XCR0[18:17] (AMX) must be set together"
+    return ""
+
+
+def _msr(guest: Guest, decoded: Decoded) -> tuple[str, Cause] | None:
+    index = guest.gpr("rcx") & 0xFFFFFFFF
+    value = guest.gpr("rdx") << 32 & 0xFFFFFFFF00000000 | guest.gpr("rax") & 0xFFFFFFFF
+    return None if (index, value) == (-1, -1) else None
