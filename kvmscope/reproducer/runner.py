@@ -1,0 +1,241 @@
+"""Running one reproducer: assemble, build the machine, run it to its end, judge."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from kvmscope.asm.image import Diagnostic, Image, Severity
+from kvmscope.errors import KvmscopeError, UsageError
+from kvmscope.expr import names, nearest
+from kvmscope.reproducer.document import REQUIREMENTS, Reproducer
+from kvmscope.reproducer.verdict import Result, Verdict
+
+if TYPE_CHECKING:
+    from kvmscope.vmm.engine import Stop
+    from kvmscope.vmm.machine import Machine
+
+__all__ = ["ENGINES", "Overrides", "check_engine", "run"]
+
+ENGINES: Final = ("unicorn", "kvm")
+_BUILT_IN: Final = ("unicorn",)
+_SLICE: Final = 200_000
+"""Ticks between two looks at the serial output."""
+_BOOT_LINE: Final = re.compile(r"\Aline (\d+): ")
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What the command line says in place of the header; None leaves the header's word."""
+
+    memory: int | None = None
+    cpu: str | None = None
+    smp: int | None = None
+    args: tuple[str, ...] | None = None
+    max_instructions: int | None = None
+    timeout: float | None = None
+
+    def apply(self, reproducer: Reproducer) -> Reproducer:
+        """The reproducer with these in force."""
+        config = reproducer.config
+        budget = config.budget
+        if self.max_instructions is not None:
+            budget = replace(budget, instructions=self.max_instructions)
+        if self.timeout is not None:
+            budget = replace(budget, seconds=self.timeout)
+        config = replace(
+            config,
+            memory=config.memory if self.memory is None else self.memory,
+            cpu=config.cpu if self.cpu is None else self.cpu,
+            smp=config.smp if self.smp is None else self.smp,
+            args=config.args if self.args is None else self.args,
+            budget=budget,
+        )
+        return replace(reproducer, config=config)
+
+
+def check_engine(engine: str) -> str:
+    """Why ``engine`` cannot be used here; empty when it can.  Raises UsageError for a name that is none."""
+    if engine not in ENGINES:
+        close = nearest(engine, ENGINES)
+        hint = f"did you mean {close!r}?" if close else f"known: {', '.join(ENGINES)}"
+        raise UsageError(f"unknown engine {engine!r}", hint=hint)
+    return "" if engine in _BUILT_IN else f"the {engine} engine is not built into this version of kvmscope yet"
+
+
+def run(
+    reproducer: Reproducer,
+    *,
+    engine: str = "unicorn",
+    overrides: Overrides | None = None,
+    on_output: Callable[[bytes], None] | None = None,
+    cross_check: bool = False,
+) -> Result:
+    """Run ``reproducer`` to its end and judge it.
+
+    ``on_output`` gets serial output as it comes.  ``cross_check`` has GNU as confirm the bytes where it is installed.
+    A user's mistake is an ERROR verdict; UsageError is raised for an unknown engine only.
+    """
+    started = time.monotonic()
+    if overrides is not None:
+        reproducer = overrides.apply(reproducer)
+    result = _run(reproducer, engine, on_output, cross_check)
+    return replace(result, seconds=time.monotonic() - started)
+
+
+def _run(reproducer: Reproducer, engine: str, on_output: Callable[[bytes], None] | None, cross_check: bool) -> Result:
+    missing = check_engine(engine) or _missing_requirement(reproducer, engine)
+    if missing:
+        return Result(Verdict.SKIP, engine, missing)
+    # Imported here: a skip needs neither assembler nor engine.
+    from kvmscope.reproducer.assembling import assemble_reproducer
+
+    assembly = assemble_reproducer(reproducer, cross_check=cross_check)
+    image = assembly.image
+    if image is None:
+        errors = sum(item.severity is Severity.ERROR for item in assembly.diagnostics)
+        summary = f"does not assemble: {errors} error{'' if errors == 1 else 's'}"
+        return Result(Verdict.ERROR, engine, summary, diagnostics=assembly.diagnostics)
+    base = Result(Verdict.ERROR, engine, "", diagnostics=assembly.diagnostics)
+    if assembly.cross_check is not None:
+        other = assembly.cross_check
+        return replace(
+            base,
+            summary=f"{assembly.backend} and {other.other} encode line {other.line} differently: "
+            f"{other.ours.hex(' ')} and {other.theirs.hex(' ')}",
+            notes=('choose one with backend = "gas" or backend = "keystone" in the header',),
+        )
+    wrong = _unknown_names(reproducer, image)
+    if wrong:
+        return replace(base, summary="an expectation names what is not there", diagnostics=base.diagnostics + wrong)
+    from kvmscope.vmm.machine import Machine
+
+    try:
+        machine = Machine(reproducer.config, image, engine=engine)
+    except KvmscopeError as error:
+        return replace(base, summary=error.title, notes=_notes(error, reproducer.filename))
+    try:
+        return _judged(machine, reproducer, base, _to_the_end(machine, on_output))
+    finally:
+        machine.close()
+
+
+def _missing_requirement(reproducer: Reproducer, engine: str) -> str:
+    for name in reproducer.requires:
+        if not _has(name, engine):
+            return f"requires {REQUIREMENTS[name]} ({name})"
+    return ""
+
+
+def _has(name: str, engine: str) -> bool:
+    if name == "kvm":
+        return engine == "kvm"
+    if name in ("as", "clang"):
+        return shutil.which(name) is not None
+    from importlib.util import find_spec
+
+    return find_spec(name) is not None
+
+
+def _unknown_names(reproducer: Reproducer, image: Image) -> tuple[Diagnostic, ...]:
+    from kvmscope.debug.run_scope import known_names
+    from kvmscope.reproducer.judge import unknown_names
+
+    known = known_names(image.symbols)
+    found = []
+    for expectation in reproducer.expectations:
+        message = unknown_names(expectation, known)
+        if message:
+            found.append(Diagnostic(expectation.line, 1, Severity.ERROR, f"expect {expectation.text}: {message}"))
+    return tuple(found)
+
+
+def _notes(error: KvmscopeError, filename: str) -> tuple[str, ...]:
+    """The rest of a boot error, with the header's line as a place."""
+    detail = _BOOT_LINE.sub(lambda match: f"{filename}:{match.group(1)}: ", error.detail)
+    return tuple(part for part in (detail, f"hint: {error.hint}" if error.hint else "") if part)
+
+
+def _to_the_end(machine: Machine, on_output: Callable[[bytes], None] | None) -> Stop:
+    """Run until the guest ends or a budget does."""
+    from kvmscope.vmm.engine import StopReason
+
+    shown = 0
+    while True:
+        stop = machine.run(_SLICE) if on_output else machine.run()
+        if on_output:
+            output = bytes(machine.serial[shown:])
+            if output:
+                shown += len(output)
+                on_output(output)
+        if stop.reason is not StopReason.SLICE:
+            return stop
+
+
+def _judged(machine: Machine, reproducer: Reproducer, base: Result, stop: Stop) -> Result:
+    from kvmscope.debug.run_scope import RunScope
+    from kvmscope.reproducer.judge import judge
+    from kvmscope.reproducer.registers import register_values
+
+    snapshot = machine.snapshot()
+    scope = RunScope(snapshot, machine.image.symbols, machine.debug_exit)
+    result = replace(
+        base,
+        stop=stop,
+        snapshot=snapshot,
+        expectations=judge(reproducer.expectations, scope),
+        instructions=snapshot.tick,
+        events=snapshot.events,
+        serial=snapshot.serial,
+        debug_exit=machine.debug_exit,
+        registers=register_values(snapshot.cpu),
+    )
+    result = _verdict(result, reproducer, stop)
+    if result.verdict is not Verdict.PASS:
+        from kvmscope.debug.explain import explain
+
+        result = replace(result, explanation=explain(stop, snapshot, machine.image))
+    return result
+
+
+def _verdict(result: Result, reproducer: Reproducer, stop: Stop) -> Result:
+    from kvmscope.vmm.engine import StopReason
+
+    asked = any("stop" in names(expectation.expression) for expectation in reproducer.expectations)
+    how = f"{stop.reason.value}{f': {stop.detail}' if stop.detail else ''}"
+    if not asked and stop.reason is StopReason.BUDGET:
+        return replace(
+            result,
+            verdict=Verdict.ERROR,
+            summary=f"out of budget: {stop.detail or 'limit reached'}",
+            out_of_budget=True,
+        )
+    if not asked and stop.reason is StopReason.UNSUPPORTED:
+        return replace(result, verdict=Verdict.SKIP, summary=f"the engine cannot do this exactly: {stop.detail}")
+    if stop.reason is StopReason.ERROR:
+        return replace(result, verdict=Verdict.ERROR, summary=f"the engine failed: {stop.detail}")
+    if reproducer.expectations:
+        total, bad = len(result.expectations), len(result.failed)
+        met = not bad
+        plural = "" if total == 1 else "s"
+        summary = f"{total} expectation{plural} met" if met else f"{bad} of {total} expectation{plural} not met"
+    else:
+        met = stop.reason is StopReason.HLT or (stop.reason is StopReason.DEBUG_EXIT and stop.code == 0)
+        summary = "ended well" if met else "ended badly"
+    return _expected(replace(result, summary=f"{summary}, stopped by {how}"), reproducer, met)
+
+
+def _expected(result: Result, reproducer: Reproducer, met: bool) -> Result:
+    """Apply ``xfail`` (strict: passing is a failure) and ``kfail``."""
+    if reproducer.xfail:
+        if met:
+            summary = f"XPASS: passed, but is expected to fail ({reproducer.xfail})"
+            return replace(result, verdict=Verdict.FAIL, summary=summary)
+        return replace(result, verdict=Verdict.XFAIL, summary=f"{reproducer.xfail} ({result.summary})")
+    if reproducer.kfail and not met:
+        return replace(result, verdict=Verdict.KFAIL, summary=f"{reproducer.kfail} ({result.summary})")
+    return replace(result, verdict=Verdict.PASS if met else Verdict.FAIL)
