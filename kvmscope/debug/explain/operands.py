@@ -10,9 +10,10 @@ from functools import lru_cache
 from typing import Any, Final
 
 from kvmscope.debug.explain.model import SEGMENTS, Guest
-from kvmscope.x86.state import GPR_NAMES, Seg
+from kvmscope.x86.registers import KNOWN_NAMES, read_register
+from kvmscope.x86.state import Seg
 
-__all__ = ["Decoded", "MemoryOperand", "decode", "register_bits", "register_value"]
+__all__ = ["Decoded", "MemoryOperand", "decode", "register_value"]
 
 _SEGMENT_NUMBER: Final = {name.lower(): number for number, name in enumerate(SEGMENTS)}
 _STRING_OPS: Final = frozenset(
@@ -27,36 +28,10 @@ _STACK_READS: Final = frozenset({
 _STACK_SLOTS: Final = {"pushal": 8, "pushaw": 8, "popal": 8, "popaw": 8, "retf": 2, "retfq": 2, "lcall": 2}
 _IRET_SLOTS: Final = {16: 3, 32: 3, 64: 5}
 
-# The general registers by their 8, 16 and 32-bit names: (number, shift, width).
-_PARTS: Final[dict[str, tuple[int, int, int]]] = {}
-for _number, _name in enumerate(GPR_NAMES):
-    _PARTS[_name] = (_number, 0, 64)
-    if _number < 8:
-        _PARTS["e" + _name[1:]] = (_number, 0, 32)
-        _PARTS[_name[1:]] = (_number, 0, 16)
-        _PARTS[_name[1:] + "l" if _number >= 4 else _name[1] + "l"] = (_number, 0, 8)
-        if _number < 4:
-            _PARTS[_name[1] + "h"] = (_number, 8, 8)
-    else:
-        for _suffix, _width in (("d", 32), ("w", 16), ("b", 8)):
-            _PARTS[_name + _suffix] = (_number, 0, _width)
-
 
 def register_value(guest: Guest, name: str) -> int | None:
-    """Value of a general, instruction-pointer, segment, control or debug register by its assembler name."""
-    part = _PARTS.get(name)
-    if part is not None:
-        number, shift, width = part
-        return guest.cpu.gpr[number] >> shift & (1 << width) - 1
-    if name in _SEGMENT_NUMBER:
-        return guest.cpu.segments[_SEGMENT_NUMBER[name]].selector
-    if name in ("cr0", "cr2", "cr3", "cr4", "cr8"):
-        return int(getattr(guest.cpu, name))
-    if name in ("dr0", "dr1", "dr2", "dr3", "dr6", "dr7"):
-        return guest.cpu.dr[int(name[2])]
-    if name in ("rip", "eip", "ip"):
-        return guest.cpu.rip
-    return None
+    """Value of a register by its assembler name; None for one that the state does not have."""
+    return read_register(guest.cpu, name) if name in KNOWN_NAMES else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,12 +182,6 @@ def _explicit_operand(guest: Guest, insn: Any, operand: Any, mnemonic: str, posi
     elif mnemonic in ("lea", "invlpg", "nop", "prefetch"):
         access = ""
     return MemoryOperand(f"[{text}]", segment, offset, linear, int(operand.size), access, tuple(values))
-
-
-def register_bits(name: str) -> int:
-    """Width of a general register by its assembler name; 0 for another register."""
-    part = _PARTS.get(name)
-    return part[2] if part is not None else 0
 
 
 def decode(guest: Guest, code: bytes | None = None) -> Decoded | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from kvmscope.debug.explain.model import Guest
-from kvmscope.debug.explain.operands import Decoded, register_bits, register_value
+from kvmscope.debug.explain.operands import Decoded, register_value
 from kvmscope.vmm.events import ExceptionEvent
+from kvmscope.x86.registers import register_width
 
 __all__ = ["TRAPS", "Cause"]
 
@@ -29,7 +30,7 @@ def divide_error(guest: Guest, event: ExceptionEvent, decoded: Decoded | None) -
     if decoded.registers:
         source = decoded.registers[0]
         divisor = register_value(guest, source)
-        size = register_bits(source)
+        size = register_width(source)
     else:
         operand = decoded.memory[0]
         source, size = operand.formula(), operand.size * 8
