@@ -2,33 +2,79 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Final
 
-from kvmscope.errors import KvmscopeError
+from kvmscope.errors import KvmscopeError, UsageError
 
 __all__ = ["COMMANDS", "run_command_line"]
 
-COMMANDS: Final = ("run", "test", "asm", "export", "doctor", "new")
+COMMANDS: Final = {
+    "run": "run one reproducer headless and say its verdict",
+    "test": "run reproducers as a test suite",
+    "asm": "assemble: bytes, listing, symbols, errors",
+    "export": "write a reproducer as a kvm-unit-tests test or a pytest case",
+    "doctor": "say what was found on this machine and what it gives",
+    "new": "write a new reproducer from a template",
+}
 """Each is a module ``kvmscope.cli.NAME`` with ``main(argv) -> int``; imported only when asked for."""
 
 
 def run_command_line(argv: Sequence[str]) -> int:
     """Run one command line and return the exit status; errors become three lines on stderr, never a traceback."""
-    name, rest = ("tui", argv)
-    if argv and argv[0] in COMMANDS:
-        name, rest = argv[0], argv[1:]
     try:
-        status = import_module(f"kvmscope.cli.{name}").main(list(rest))
+        status = _dispatch(list(argv))
+        sys.stdout.flush()
     except KvmscopeError as error:
         print(f"kvmscope: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of our output has gone (`kvmscope asm x | head`): not an error of ours.
-        sys.stderr.close()
+        # The reader of our output has gone (`kvmscope asm x | head`): not an error of ours. What is still buffered
+        # must go somewhere, or the interpreter complains at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    return int(status)
+    return status
+
+
+def _dispatch(argv: list[str]) -> int:
+    first = argv[0] if argv else ""
+    if first in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    if first in ("-V", "--version"):
+        from kvmscope import __version__
+
+        print(f"kvmscope {__version__}")
+        return 0
+    if first in COMMANDS:
+        return int(import_module(f"kvmscope.cli.{first}").main(argv[1:]))
+    if first and not first.startswith("-"):
+        _check_file(first)
+    return int(import_module("kvmscope.cli.tui").main(argv))
+
+
+def _check_file(name: str) -> None:
+    """A word that is neither a file nor looks like one is a mistyped command."""
+    if os.path.exists(name) or os.sep in name or "." in name:
+        return
+    from kvmscope.expr.nearest import nearest
+
+    close = nearest(name, COMMANDS)
+    hint = f"did you mean 'kvmscope {close}'?" if close else "kvmscope --help lists the commands"
+    raise UsageError(f"{name!r} is neither a command nor a file", hint=hint)
+
+
+def _usage() -> str:
+    lines = [
+        "usage: kvmscope [FILE]              open the terminal IDE",
+        "       kvmscope COMMAND [...]",
+        "",
+        "commands:",
+    ]
+    lines += [f"  {name:<8} {meaning}" for name, meaning in COMMANDS.items()]
+    return "\n".join([*lines, "", "kvmscope COMMAND --help tells more; kvmscope --version the version."])

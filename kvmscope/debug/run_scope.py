@@ -5,7 +5,7 @@ The one scope of expectations, conditional breakpoints and watches; docs/reprodu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from typing import Final
 
@@ -17,7 +17,7 @@ from kvmscope.x86.exceptions import EXCEPTIONS, mnemonic, vector_of
 from kvmscope.x86.paging import translate
 from kvmscope.x86.registers import KNOWN_NAMES, read_register
 
-__all__ = ["FACTS", "RunScope", "known_names"]
+__all__ = ["FACTS", "RunScope", "is_known", "known_names"]
 
 FACTS: Final[Mapping[str, str]] = {
     "stop": "why the machine stopped: 'exception', 'triple-fault', 'debug-exit', 'hlt', 'breakpoint', 'budget', ...",
@@ -36,6 +36,7 @@ FACTS: Final[Mapping[str, str]] = {
 """Names that are neither registers nor labels."""
 
 _NONE: Final = -1
+_MSR_PREFIXES: Final = ("IA32_", "MSR_")
 _BREAKPOINT_VECTORS: Final = (1, 3, 4)
 """INT1, INT3 and INTO raise exceptions although software asks for them."""
 
@@ -43,6 +44,20 @@ _BREAKPOINT_VECTORS: Final = (1, 3, 4)
 def known_names(labels: Iterable[str]) -> frozenset[str]:
     """Every name an expression may use with a program of these labels."""
     return frozenset((*FACTS, *KNOWN_NAMES, *labels))
+
+
+def is_known(name: str, labels: Collection[str]) -> bool:
+    """True for a name that a `RunScope` over a program of these labels answers to."""
+    return name in FACTS or name in labels or name.lower() in KNOWN_NAMES or msr_constant(name) is not None
+
+
+def msr_constant(name: str) -> int | None:
+    """The index that ``IA32_LSTAR`` or ``MSR_LSTAR`` stands for; None for every other name."""
+    if not name.startswith(_MSR_PREFIXES):
+        return None
+    from kvmscope.x86.msrs import msr_index
+
+    return msr_index(name)
 
 
 def is_exception(event: ExceptionEvent) -> bool:
@@ -72,7 +87,9 @@ class RunScope:
         if name in self._symbols:
             return self._symbols[name]
         lower = name.lower()
-        return read_register(self._snapshot.cpu, lower) if lower in KNOWN_NAMES else None
+        if lower in KNOWN_NAMES:
+            return read_register(self._snapshot.cpu, lower)
+        return msr_constant(name)
 
     def call(self, name: str, arguments: tuple[Value, ...]) -> Value | None:
         (argument,) = arguments

@@ -1,4 +1,4 @@
-"""The processors and MSRs that a header may name, looked up where it names one."""
+"""The processors and MSRs that a header may name, imported where it names one."""
 
 from __future__ import annotations
 
@@ -22,16 +22,7 @@ def msr_names() -> Iterable[str]:
 
 
 def msr_index(name: str) -> int | None:
-    """Index of ``IA32_EFER``, in any letter case and with or without ``IA32_`` or ``MSR_``; None when unknown."""
-    from kvmscope.x86.msrs import MSRS
+    """Index of ``IA32_EFER``, ``MSR_EFER`` or ``efer``; None when unknown."""
+    from kvmscope.x86 import msrs
 
-    wanted = _bare(name)
-    return next((index for index, msr in MSRS.items() if _bare(msr.name) == wanted), None)
-
-
-def _bare(name: str) -> str:
-    upper = name.upper()
-    for prefix in ("MSR_IA32_", "IA32_", "MSR_"):
-        if upper.startswith(prefix):
-            return upper[len(prefix) :]
-    return upper
+    return msrs.msr_index(name)

@@ -10,7 +10,7 @@ from typing import Final
 
 from kvmscope.errors import UsageError
 
-__all__ = ["HEADER_START", "SUFFIXES", "discover", "has_header"]
+__all__ = ["HEADER_START", "SUFFIXES", "discover", "has_header", "near_path"]
 
 SUFFIXES: Final = (".asm", ".s", ".S")
 HEADER_START: Final = re.compile(r"^[ \t]*(#|;|//)[ \t]*/// kvmscope[ \t]*\r?$", re.MULTILINE)
@@ -46,7 +46,7 @@ def discover(paths: Iterable[Path]) -> list[Path]:
         elif path.exists():
             found[path] = None
         else:
-            raise UsageError(f"{path}: no such file or directory", hint=_near(path))
+            raise UsageError(f"{path}: no such file or directory", hint=near_path(path))
     return list(found)
 
 
@@ -64,7 +64,8 @@ def _is_skipped(path: Path) -> bool:
     return path.name.startswith(".") or path.name in _SKIPPED or (path / "pyvenv.cfg").exists()
 
 
-def _near(path: Path) -> str:
+def near_path(path: Path) -> str:
+    """A hint naming the existing file nearest to one that is not there; empty when none is."""
     from kvmscope.expr.nearest import nearest
 
     try:

@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import Final
 
+from kvmscope.debug.run_scope import is_known, known_names
 from kvmscope.errors import ExpressionError
 from kvmscope.expr import Expression, Scope, Value, calls, evaluate, names, nearest, truth
 from kvmscope.expr.ast import quote
 from kvmscope.reproducer.document import Expectation
 from kvmscope.reproducer.verdict import ExpectationResult
-from kvmscope.x86.registers import KNOWN_NAMES
 
 __all__ = ["actual_values", "judge", "show", "unknown_names"]
 
@@ -35,15 +35,14 @@ def _judge(expectation: Expectation, scope: Scope) -> ExpectationResult:
     return ExpectationResult(text, line, met, shown, "" if met else actual_values(expectation.expression, scope))
 
 
-def unknown_names(expectation: Expectation, known: Collection[str]) -> str:
+def unknown_names(expectation: Expectation, labels: Collection[str]) -> str:
     """A message about the first name that nothing will answer to; empty when all are known.
 
     Evaluation stops at the first operand that decides, so an unknown name behind it would go unnoticed.
     """
     for name in names(expectation.expression):
-        # Registers are known in any letter case.
-        if name not in known and name.lower() not in KNOWN_NAMES:
-            close = nearest(name, sorted(known))
+        if not is_known(name, labels):
+            close = nearest(name, sorted(known_names(labels)))
             return f"unknown name {name!r}" + (f": did you mean {close!r}?" if close else "")
     return ""
 

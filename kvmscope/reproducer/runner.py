@@ -19,12 +19,10 @@ if TYPE_CHECKING:
     from kvmscope.vmm.engine import Stop
     from kvmscope.vmm.machine import Machine
 
-__all__ = ["ENGINES", "Overrides", "check_engine", "run"]
+__all__ = ["ENGINES", "Overrides", "check_cpu", "check_engine", "run"]
 
 ENGINES: Final = ("unicorn", "kvm")
 _BUILT_IN: Final = ("unicorn",)
-_SLICE: Final = 200_000
-"""Ticks between two looks at the serial output."""
 _BOOT_LINE: Final = re.compile(r"\Aline (\d+): ")
 
 
@@ -67,6 +65,18 @@ def check_engine(engine: str) -> str:
     return "" if engine in _BUILT_IN else f"the {engine} engine is not built into this version of kvmscope yet"
 
 
+def check_cpu(name: str) -> None:
+    """Raise UsageError for a CPU profile that does not exist."""
+    from kvmscope.reproducer.catalog import profile_names
+
+    known = profile_names()
+    if name not in known:
+        close = nearest(name, known)
+        raise UsageError(
+            f"unknown CPU profile {name!r}", hint=f"did you mean {close!r}?" if close else f"known: {', '.join(known)}"
+        )
+
+
 def run(
     reproducer: Reproducer,
     *,
@@ -74,20 +84,24 @@ def run(
     overrides: Overrides | None = None,
     on_output: Callable[[bytes], None] | None = None,
     cross_check: bool = False,
+    explain: bool = False,
 ) -> Result:
     """Run ``reproducer`` to its end and judge it.
 
     ``on_output`` gets serial output as it comes.  ``cross_check`` has GNU as confirm the bytes where it is installed.
+    ``explain`` asks for an explanation of the end even when the verdict is pass.
     A user's mistake is an ERROR verdict; UsageError is raised for an unknown engine only.
     """
     started = time.monotonic()
     if overrides is not None:
         reproducer = overrides.apply(reproducer)
-    result = _run(reproducer, engine, on_output, cross_check)
+    result = _run(reproducer, engine, on_output, cross_check, explain)
     return replace(result, seconds=time.monotonic() - started)
 
 
-def _run(reproducer: Reproducer, engine: str, on_output: Callable[[bytes], None] | None, cross_check: bool) -> Result:
+def _run(
+    reproducer: Reproducer, engine: str, on_output: Callable[[bytes], None] | None, cross_check: bool, explain: bool
+) -> Result:
     missing = check_engine(engine) or _missing_requirement(reproducer, engine)
     if missing:
         return Result(Verdict.SKIP, engine, missing)
@@ -119,7 +133,7 @@ def _run(reproducer: Reproducer, engine: str, on_output: Callable[[bytes], None]
     except KvmscopeError as error:
         return replace(base, summary=error.title, notes=_notes(error, reproducer.filename))
     try:
-        return _judged(machine, reproducer, base, _to_the_end(machine, on_output))
+        return _judged(machine, reproducer, base, _to_the_end(machine, on_output), explain)
     finally:
         machine.close()
 
@@ -142,13 +156,11 @@ def _has(name: str, engine: str) -> bool:
 
 
 def _unknown_names(reproducer: Reproducer, image: Image) -> tuple[Diagnostic, ...]:
-    from kvmscope.debug.run_scope import known_names
     from kvmscope.reproducer.judge import unknown_names
 
-    known = known_names(image.symbols)
     found = []
     for expectation in reproducer.expectations:
-        message = unknown_names(expectation, known)
+        message = unknown_names(expectation, image.symbols)
         if message:
             found.append(Diagnostic(expectation.line, 1, Severity.ERROR, f"expect {expectation.text}: {message}"))
     return tuple(found)
@@ -162,21 +174,23 @@ def _notes(error: KvmscopeError, filename: str) -> tuple[str, ...]:
 
 def _to_the_end(machine: Machine, on_output: Callable[[bytes], None] | None) -> Stop:
     """Run until the guest ends or a budget does."""
-    from kvmscope.vmm.engine import StopReason
-
+    if on_output is None:
+        return machine.run()
     shown = 0
-    while True:
-        stop = machine.run(_SLICE) if on_output else machine.run()
-        if on_output:
-            output = bytes(machine.serial[shown:])
-            if output:
-                shown += len(output)
-                on_output(output)
-        if stop.reason is not StopReason.SLICE:
-            return stop
+
+    def show(_tick: int) -> None:
+        nonlocal shown
+        output = machine.serial[shown:]
+        if output:
+            shown += len(output)
+            on_output(output)
+
+    stop = machine.run(progress=show)
+    show(stop.tick)
+    return stop
 
 
-def _judged(machine: Machine, reproducer: Reproducer, base: Result, stop: Stop) -> Result:
+def _judged(machine: Machine, reproducer: Reproducer, base: Result, stop: Stop, explained: bool) -> Result:
     from kvmscope.debug.run_scope import RunScope
     from kvmscope.reproducer.judge import judge
     from kvmscope.reproducer.registers import register_values
@@ -195,7 +209,7 @@ def _judged(machine: Machine, reproducer: Reproducer, base: Result, stop: Stop) 
         registers=register_values(snapshot.cpu),
     )
     result = _verdict(result, reproducer, stop)
-    if result.verdict is not Verdict.PASS:
+    if explained or result.verdict is not Verdict.PASS:
         from kvmscope.debug.explain import explain
 
         result = replace(result, explanation=explain(stop, snapshot, machine.image))

@@ -92,19 +92,27 @@ class Result:
         """The expectations that are not met."""
         return tuple(item for item in self.expectations if not item.ok)
 
-    def report(self, filename: str, *, explain: bool = True) -> list[str]:
-        """The lines a person reads: summary, each failed expectation with its place, diagnostics, explanation."""
-        lines = [f"{self.verdict.value.upper()}: {self.summary}"]
-        for item in self.failed:
-            lines.append(f"{filename}:{item.line}: expected {item.text}")
-            lines += [f"    {part}" for part in item.message.split("\n") if part]
+    def details(self, filename: str, *, explain: bool = True) -> list[str]:
+        """What a person reads beside the verdict: diagnostics, each failed expectation with its place, notes, explanation.
+
+        Without ``explain`` the explanation's title stays, where the verdict is a failure.
+        """
+        lines = []
         for diagnostic in self.diagnostics:
             where = f"{filename}:{diagnostic.line}:{diagnostic.column}"
             lines.append(f"{where}: {diagnostic.severity.value}: {diagnostic.message}")
             if diagnostic.hint:
                 lines.append(f"    hint: {diagnostic.hint}")
-        lines += [f"note: {note}" for note in self.notes]
-        if explain and self.explanation is not None:
+        for item in self.failed:
+            lines.append(f"{filename}:{item.line}: expected {item.text}")
+            lines += [f"    {part}" for part in item.message.split("\n") if part]
+        lines += self.notes
+        if self.explanation is not None and (explain or self.verdict in (Verdict.FAIL, Verdict.ERROR)):
             lines.append(self.explanation.title)
-            lines += [f"    {part}" for part in self.explanation.lines]
+            if explain:
+                lines += [f"    {part}" for part in (*self.explanation.lines, *self.explanation.references)]
         return lines
+
+    def report(self, filename: str) -> list[str]:
+        """Verdict and details, for a test report."""
+        return [f"{self.verdict.value.upper()}: {self.summary}", *self.details(filename)]

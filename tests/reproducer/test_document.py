@@ -88,6 +88,13 @@ FULL = """\
 """
 
 
+def _at(text: str, after: str = "") -> int:
+    """Line of FULL that begins with ``text``, the first one below the line that begins with ``after``."""
+    lines = [line.removeprefix("; ").strip() for line in FULL.split("\n")]
+    begin = next(i for i, line in enumerate(lines) if line.startswith(after))
+    return next(i for i, line in enumerate(lines[begin:], begin) if line.startswith(text)) + 1
+
+
 def test_every_key() -> None:
     reproducer = parse(FULL, "dir/all.asm")
     assert reproducer.source == FULL
@@ -96,10 +103,10 @@ def test_every_key() -> None:
     assert (reproducer.timeout, reproducer.max_instructions) == (2.5, 1000)
     assert (reproducer.xfail, reproducer.requires, reproducer.backend) == ("not yet", ("as",), "gas")
     assert [(item.text, item.line) for item in reproducer.expectations] == [
-        ("rax == 5", 19),
-        ("exception == '#PF'", 21),
+        ("rax == 5", _at('"rax == 5')),
+        ("exception == '#PF'", _at('"exception')),
     ]
-    assert reproducer.header_lines == (2, 64)
+    assert reproducer.header_lines == (2, _at("///", "fill"))
     machine = reproducer.config
     assert (machine.mode, machine.paging, machine.ring) == (Mode.PROT32, Paging.PAE, 3)
     assert (machine.cpu, machine.memory, machine.entry, machine.args) == ("amd", 32 << 20, "start", ("a", "b c"))
@@ -107,23 +114,29 @@ def test_every_key() -> None:
     assert machine.registers == {"eax": 0xFFFFFFFF, "ebx": "buffer", "cs.base": 0x10, "gdtr.limit": 0xFF}
     assert machine.msrs == {0xC0000080: 0x500, 0x10: 7}
     assert machine.handlers == (
-        HandlerInit(14, "on_pf", line=33),
-        HandlerInit(0x80, 0x600000, ist=1, dpl=3, kind="trap", line=34),
+        HandlerInit(14, "on_pf", line=_at('"#PF"')),
+        HandlerInit(0x80, 0x600000, ist=1, dpl=3, kind="trap", line=_at("0x80")),
     )
     assert machine.pages == (
-        PageInit(0x200000, 0x300000, ("P", "NX", "bit51"), 2, 3, 35),
-        PageInit(0x400000, 0x400000, ("P", "RW", "US"), line=41),
+        PageInit(0x200000, 0x300000, ("P", "NX", "bit51"), 2, 3, _at("[[page]]")),
+        PageInit(0x400000, 0x400000, ("P", "RW", "US"), line=_at("[[page]]", "pkey")),
     )
     assert machine.descriptors == (
-        DescriptorInit("gdt", 12, 0x00CF13000000FFFF, line=43),
-        DescriptorInit("ldt", 1, kind="call-gate", fields={"selector": 8, "offset": "gate"}, line=47),
+        DescriptorInit("gdt", 12, 0x00CF13000000FFFF, line=_at("[[descriptor]]")),
+        DescriptorInit(
+            "ldt",
+            1,
+            kind="call-gate",
+            fields={"selector": 8, "offset": "gate"},
+            line=_at("[[descriptor]]", "value = 0x00cf"),
+        ),
     )
     assert machine.contents == (
-        MemoryInit(0x1000, b"\x90\xf4", line=52),
-        MemoryInit("buffer", words=((4, 1), (4, "gate"), (4, 0xFFFFFFFF)), line=55),
-        MemoryInit(0x2000, b"\xcc" * 4, line=58),
+        MemoryInit(0x1000, b"\x90\xf4", line=_at("[[memory]]")),
+        MemoryInit("buffer", words=((4, 1), (4, "gate"), (4, 0xFFFFFFFF)), line=_at("[[memory]]", "hex")),
+        MemoryInit(0x2000, b"\xcc" * 4, line=_at("[[memory]]", "u32")),
     )
-    assert reproducer.lines["registers.eax"] == 25
+    assert reproducer.lines["registers.eax"] == _at("eax")
 
 
 def test_no_header_runs_with_the_defaults() -> None:
@@ -210,7 +223,7 @@ WRONG = [
     (['entry = "not a label"'], 2, ["label"]),
     (["[registers]", "raxx = 1"], 3, ["did you mean 'rax'"]),
     (["[registers]", "eax = 0x100000000"], 3, ["eax"]),
-    (["[registers]", "eax = 1.5"], 3, ["label or", "eax"]),
+    (["[registers]", "eax = 1.5"], 3, ["integer", "eax"]),
     (["[registers]", "cs.bsae = 1"], 3, ["cs.base"]),
     (["registers = 5"], 2, ["table"]),
     (["[msrs]", "IA32_EFR = 1"], 3, ["IA32_EFER"]),
@@ -261,7 +274,7 @@ def test_errors_name_the_line(lines: list[str], line: int, words: list[str]) -> 
         ("# /// kvmscope\n# ring = 3\nhlt\n", "3"),
         ("# /// kvmscope\n# ring = 3\n", "3"),
         ("# /// kvmscope\n; ring = 3\n# ///\n", "2"),
-        ("# /// kvmscope\n# memory = \"16M\"\n# [[memory]]\n# address = 0\n# ///\n", "3:12"),
+        ('# /// kvmscope\n# memory = "16M"\n# [[memory]]\n# address = 0\n# ///\n', "3:11"),
         ("hlt\n# /// kvmscope\n# ///\n", "2"),
         ("# /// kvmscope\n# ///\n# /// kvmscope\n# ///\n", "3"),
         ("# /// kvmscope\n# x = " + "[" * 5000 + "\n# ///\n", "1"),

@@ -1,0 +1,90 @@
+"""What the commands' parsers share: errors in our words, sizes, engines, near misses of file names."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import Final, NoReturn
+
+from kvmscope.errors import UsageError
+from kvmscope.expr.nearest import nearest
+
+__all__ = ["SOURCE_SUFFIXES", "Parser", "existing_source", "memory", "positive", "seconds"]
+
+SOURCE_SUFFIXES: Final = (".asm", ".s", ".S")
+_IMAGE_SUFFIXES: Final = (".flat", ".elf", ".bin", ".o", ".efi")
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that raises UsageError, with the nearest option for one that does not exist."""
+
+    def error(self, message: str) -> NoReturn:
+        hint = f"{self.prog} --help"
+        prefix = "unrecognized arguments: "
+        if message.startswith(prefix):
+            wrong = message.removeprefix(prefix).split()[0].split("=")[0]
+            close = nearest(wrong, [option for action in self._actions for option in action.option_strings])
+            hint = f"did you mean {close}?" if close else hint
+            message = f"unknown option or argument {wrong!r}"
+        raise UsageError(message, hint=hint)
+
+
+def positive(text: str) -> int:
+    """An argparse type: an integer above 0, in any radix."""
+    try:
+        value = int(text, 0)
+    except ValueError:
+        value = 0
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def seconds(text: str) -> float:
+    """An argparse type: a time above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not (value > 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def memory(text: str) -> int:
+    """An argparse type: ``64M``, with the header's bounds."""
+    from kvmscope.reproducer.fields import memory_size
+
+    value = memory_size(text)
+    if value is None or not 1 << 20 <= value <= 4 << 30 or value % 4096:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size of 1M to 4G in whole pages of 4K")
+    return value
+
+
+def existing_source(name: str) -> Path:
+    """The path of a source that is there.
+
+    Raises UsageError for a missing file (with the nearest name), a directory, or an image.
+    """
+    path = Path(name)
+    if not path.exists():
+        from kvmscope.reproducer.discovery import near_path
+
+        raise UsageError(f"{name}: no such file", hint=near_path(path))
+    if path.is_dir():
+        raise UsageError(f"{name} is a directory", hint=f"kvmscope test {name} runs every reproducer in it")
+    if path.suffix.lower() in _IMAGE_SUFFIXES or _is_elf(path):
+        raise UsageError(
+            f"{name} is an image, and this version of kvmscope runs sources only",
+            hint=f"sources end in {', '.join(SOURCE_SUFFIXES)}",
+        )
+    return path
+
+
+def _is_elf(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"\x7fELF"
+    except OSError:
+        return False

@@ -1,0 +1,84 @@
+"""``kvmscope run FILE [ARGS...]``: one reproducer, headless."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from kvmscope.cli.options import Parser, existing_source, memory, positive, seconds
+
+if TYPE_CHECKING:
+    from kvmscope.reproducer.verdict import Result
+
+__all__ = ["main"]
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="kvmscope run",
+        description="Run a reproducer. Serial output goes to stdout, one verdict line to stderr.",
+        epilog="exit status: 0 pass, 1 fail, 2 usage or assembly error, 77 skip, 124 out of budget",
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", metavar="FILE", help="a source with or without a kvmscope header")
+    parser.add_argument("args", metavar="ARGS", nargs="*", help="the guest's arguments (after -- if one begins with -)")
+    parser.add_argument("--engine", default="unicorn", help="unicorn (built in) or kvm")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.add_argument("--max-instructions", type=positive, metavar="N", help="budget of instructions")
+    parser.add_argument("--timeout", type=seconds, metavar="S", help="budget of wall-clock seconds")
+    parser.add_argument("--smp", type=positive, metavar="N", help="number of processors")
+    parser.add_argument("--memory", type=memory, metavar="SIZE", help="size of memory: 64M")
+    parser.add_argument("--cpu", metavar="PROFILE", help="CPU profile")
+    parser.add_argument("--no-cross-check", action="store_true", help="do not let GNU as confirm the bytes")
+    parser.add_argument("-v", "--verbose", action="store_true", help="explain how the run ended")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Run the command; returns the exit status."""
+    options = _parser().parse_intermixed_args(argv)
+    path = existing_source(options.file)
+    from kvmscope.reproducer.document import load
+    from kvmscope.reproducer.runner import Overrides, check_cpu, check_engine, run
+
+    check_engine(options.engine)
+    if options.cpu is not None:
+        check_cpu(options.cpu)
+    overrides = Overrides(
+        memory=options.memory,
+        cpu=options.cpu,
+        smp=options.smp,
+        args=tuple(options.args) or None,
+        max_instructions=options.max_instructions,
+        timeout=options.timeout,
+    )
+    result = run(
+        load(path),
+        engine=options.engine,
+        overrides=overrides,
+        on_output=None if options.json else _write,
+        cross_check=not options.no_cross_check,
+        explain=options.verbose,
+    )
+    if options.json:
+        import json
+
+        from kvmscope.reproducer.reports import result_document
+
+        print(json.dumps(result_document(result)))
+    _tell(result, options.file, verbose=options.verbose)
+    return result.exit_status
+
+
+def _write(output: bytes) -> None:
+    sys.stdout.buffer.write(output)
+    sys.stdout.buffer.flush()
+
+
+def _tell(result: Result, filename: str, *, verbose: bool) -> None:
+    """Details first, the one verdict line last."""
+    sys.stdout.flush()
+    for line in result.details(filename, explain=verbose):
+        print(line, file=sys.stderr)
+    instructions = f" ({result.instructions} instructions)" if result.stop else ""
+    print(f"{result.verdict.value.upper()} {filename}: {result.summary}{instructions}", file=sys.stderr)
