@@ -1,0 +1,26 @@
+"""The engines by name."""
+
+from __future__ import annotations
+
+import mmap
+
+from kvmscope.errors import EngineError
+from kvmscope.vmm.engine import Engine, EngineHost
+from kvmscope.x86.profiles import PROFILES
+
+__all__ = ["ENGINES", "make_engine"]
+
+ENGINES = ("unicorn",)
+
+
+def make_engine(name: str, ram: mmap.mmap, host: EngineHost, cpu: str) -> Engine:
+    """An engine on ``ram`` with CPU profile ``cpu``.  Raises EngineError for an unknown or unusable one."""
+    if name not in ENGINES:
+        raise EngineError(f"Unknown engine {name!r}", hint=f"engines: {', '.join(ENGINES)}")
+    profile = PROFILES.get(cpu)
+    if profile is None:
+        raise EngineError(f"Unknown CPU profile {cpu!r}", hint=f"profiles: {', '.join(PROFILES)}")
+    # Imported here: loading Unicorn takes 50 ms, and not every command needs it.
+    from kvmscope.vmm.unicorn import UnicornEngine
+
+    return UnicornEngine(ram, host, profile)
