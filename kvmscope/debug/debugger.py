@@ -347,8 +347,7 @@ class Debugger:
         return self.machine.snapshot().cpu
 
     def _guest(self) -> Guest:
-        snapshot = self.machine.snapshot()
-        return Guest(snapshot.cpu, snapshot.memory, self.machine.image)
+        return Guest.of(self.machine.snapshot(), self.machine.image)
 
     def _traced_step(self) -> tuple[Stop, bool]:
         """One step, and whether an exception or interrupt was delivered in it."""

@@ -63,6 +63,8 @@ class Snapshot:
     """The furthest tick that history holds: ``tick < last_tick`` means we stand in the past."""
     vcpu: int = 0
     events_dropped: int = 0
+    profile: str = ""
+    """Name of the CPU profile (`kvmscope.x86.profiles`); empty: not known."""
 
 
 @dataclass(frozen=True, slots=True)

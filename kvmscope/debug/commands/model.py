@@ -76,8 +76,7 @@ class CommandContext:
 
     def guest(self) -> Guest:
         """The present state with its memory."""
-        snapshot = self.machine.snapshot()
-        return Guest(snapshot.cpu, snapshot.memory, self.machine.image)
+        return Guest.of(self.machine.snapshot(), self.machine.image)
 
     def scope(self) -> RunScope:
         """The names of an expression, now."""

@@ -28,5 +28,5 @@ def explain(what: ExceptionEvent | Stop, snapshot: Snapshot, image: Image | None
     chain = chain_of(what, snapshot.events)
     if what.vector == 8 and len(chain) > 1:
         return explain_chain(chain, snapshot, image, shutdown=False)
-    guest = Guest(what.before, snapshot.memory, image)
+    guest = Guest.of(snapshot, image, what.before)
     return explain_exception(guest, what, snapshot.events, stale=snapshot.tick > what.tick + 1)

@@ -10,7 +10,8 @@ from typing import Final
 from kvmscope.debug.explain.model import Guest
 from kvmscope.debug.explain.operands import Decoded, register_value
 from kvmscope.debug.explain.traps import Cause
-from kvmscope.x86.bitfields import CR0, CR4, defined_mask
+from kvmscope.x86.bitfields import CR0, CR4, Bit, defined_mask
+from kvmscope.x86.msrs import check_read, check_write
 from kvmscope.x86.paging import load_pdptes
 
 __all__ = ["control_cause"]
@@ -19,12 +20,17 @@ _PE, _NW, _CD, _PG = 1, 1 << 29, 1 << 30, 1 << 31
 _PAE, _LA57, _PCIDE = 1 << 5, 1 << 12, 1 << 17
 _LMA, _LME = 1 << 10, 1 << 8
 _CR8_DEFINED: Final = 0xF
+_EFER: Final = 0xC0000080
 _MSR_REGISTERS: Final = {"rdmsr": "read", "wrmsr": "write"}
 
 
 def _bits(mask: int) -> str:
     numbers = [str(bit) for bit in range(63, -1, -1) if mask >> bit & 1]
     return f"bit{'s' * (len(numbers) > 1)} {', '.join(numbers)}"
+
+
+def _names(table: tuple[Bit, ...], mask: int) -> str:
+    return ", ".join(bit.name for bit in table if bit.mask & mask)
 
 
 def control_cause(guest: Guest, decoded: Decoded) -> tuple[str, Cause] | None:
@@ -59,6 +65,10 @@ def _control_register(guest: Guest, name: str, value: int) -> str:
         reserved = value & ~defined_mask(CR4)
         if reserved:
             return f"CR4 reserved {_bits(reserved)} set"
+        profile = guest.profile
+        lacking = value & ~profile.cr4_valid if profile is not None else 0
+        if profile is not None and lacking:
+            return f"CR4.{_names(CR4, lacking)} set: the {profile.name} profile lacks the feature"
         if guest.long_mode and not value & _PAE:
             return "CR4.PAE cannot be cleared in IA-32e mode"
         if guest.long_mode and (value ^ cpu.cr4) & _LA57:
@@ -127,10 +137,27 @@ def _xcr0(guest: Guest, value: int) -> str:
         return "XCR0[7:5] (AVX-512) must be set together, and need AVX"
     if value >> 17 & 3 in (1, 2):
         return "XCR0[18:17] (AMX) must be set together"
+    profile = guest.profile
+    lacking = value & ~profile.xcr0_valid if profile is not None else 0
+    if profile is not None and lacking:
+        return f"XCR0 {_bits(lacking)} set: the {profile.name} profile lacks the feature"
     return ""
 
 
 def _msr(guest: Guest, decoded: Decoded) -> tuple[str, Cause] | None:
+    """RDMSR and WRMSR by the profile's table; None where the profile is not known or the table has no objection."""
     index = guest.gpr("rcx") & 0xFFFFFFFF
-    value = guest.gpr("rdx") << 32 & 0xFFFFFFFF00000000 | guest.gpr("rax") & 0xFFFFFFFF
-    return None if (index, value) == (-1, -1) else None
+    profile = guest.profile
+    if profile is None:
+        return None
+    if decoded.mnemonic == "rdmsr":
+        words = check_read(index, profile)
+        lines = [f"ECX = {index:#x}"]
+    else:
+        value = (guest.gpr("rdx") & 0xFFFFFFFF) << 32 | guest.gpr("rax") & 0xFFFFFFFF
+        old = guest.cpu.efer if index == _EFER else guest.cpu.msrs.get(index, 0)
+        words = check_write(index, old, value, profile)
+        if words is None and index == _EFER and (value ^ old) & _LME and guest.cpu.cr0 & _PG:
+            words = f"IA32_EFER.LME cannot change while CR0.PG = 1 ({old:#x} -> {value:#x})"
+        lines = [f"ECX = {index:#x}, EDX:EAX = {value:#x}, the MSR holds {old:#x}"]
+    return ("msr", (words, lines)) if words else None

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from kvmscope.asm.image import Image
-from kvmscope.vmm.snapshot import GuestMemory
+from kvmscope.vmm.snapshot import GuestMemory, Snapshot
 from kvmscope.x86.paging import translate
+from kvmscope.x86.profiles import PROFILES, Profile
 from kvmscope.x86.state import GPR_NAMES, CpuState, Seg
 
 __all__ = ["SEGMENTS", "Explanation", "Guest", "hexbytes", "plural"]
@@ -42,6 +43,13 @@ class Guest:
     cpu: CpuState
     memory: GuestMemory
     image: Image | None = None
+    profile: Profile | None = None
+    """The CPU's features, where known: what MSRs and control-register bits it has."""
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, image: Image | None = None, cpu: CpuState | None = None) -> Guest:
+        """The guest of a snapshot, or with an earlier state ``cpu`` of the same memory."""
+        return cls(cpu or snapshot.cpu, snapshot.memory, image, PROFILES.get(snapshot.profile))
 
     @property
     def bits(self) -> int:

@@ -39,11 +39,11 @@ def explain_chain(
     stale = snapshot.tick > chain[-1].tick + 1
     names = " -> ".join(vector_title(e.vector, e.error_code) for e in chain)
     title = f"{names} -> shutdown (triple fault)" if shutdown else names
-    first = Guest(chain[0].before, snapshot.memory, image)
+    first = Guest.of(snapshot, image, chain[0].before)
     title += f" at {first.cpu.pc:#x}"
     lines: list[str] = []
     for number, event in enumerate(chain, 1):
-        guest = Guest(event.before, snapshot.memory, image)
+        guest = Guest.of(snapshot, image, event.before)
         if event.vector == 8:
             first_vector = chain[number - 2].parent if number > 1 else event.parent
             second = chain[number - 2].vector if number > 1 else None
@@ -95,7 +95,7 @@ def _exception(stop: Stop, snapshot: Snapshot, image: Image | None) -> Explanati
     if len(chain) > 1 or event.vector == 8:
         found = explain_chain(chain, snapshot, image, shutdown=False)
     else:
-        found = explain_exception(Guest(event.before, snapshot.memory, image), event, snapshot.events)
+        found = explain_exception(Guest.of(snapshot, image, event.before), event, snapshot.events)
     return Explanation(found.title, (*found.lines, note), found.references)
 
 
@@ -119,7 +119,7 @@ def _debug_exit(stop: Stop, snapshot: Snapshot, image: Image | None) -> Explanat
 def _hlt(stop: Stop, snapshot: Snapshot, image: Image | None) -> Explanation:
     enabled = snapshot.cpu.rflags >> 9 & 1
     why = "RFLAGS.IF = 1, but no device raises an interrupt" if enabled else "RFLAGS.IF = 0: only NMI, SMI or reset"
-    guest = Guest(snapshot.cpu, snapshot.memory, image)
+    guest = Guest.of(snapshot, image)
     return Explanation(f"HLT: nothing can wake the processor ({why})", (f"next: {guest.place()}",), REFERENCES["hlt"])
 
 
@@ -146,7 +146,7 @@ def explain_stop(stop: Stop, snapshot: Snapshot, image: Image | None) -> Explana
     }.get(stop.reason)
     if detailed is not None:
         return detailed(stop, snapshot, image)
-    guest = Guest(snapshot.cpu, snapshot.memory, image)
+    guest = Guest.of(snapshot, image)
     title = _SIMPLE[stop.reason] + (f": {stop.detail}" if stop.detail else "")
     address = stop.breakpoint if stop.breakpoint is not None else guest.cpu.pc
     return Explanation(title, (f"at {guest.place(address)}, tick {stop.tick}",))
