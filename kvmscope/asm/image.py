@@ -86,6 +86,8 @@ class Image:
     entry: int = 0
     source: str = ""
     bits: int = 64
+    constants: Mapping[str, int] = field(default_factory=dict)
+    """Names of .equ and .set: values, not addresses, so they never name a place in a disassembly."""
     _starts: list[int] = field(default_factory=list, repr=False, compare=False)
 
     def line_at(self, address: int) -> int | None:
