@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmscope.asm.image import Diagnostic, Image, Severity
 from kvmscope.errors import KvmscopeError, UsageError
-from kvmscope.expr import names, nearest
+from kvmscope.expr import calls, names, nearest
 from kvmscope.reproducer.document import REQUIREMENTS, Reproducer
 from kvmscope.reproducer.verdict import Result, Verdict
 
@@ -23,6 +23,10 @@ __all__ = ["ENGINES", "Overrides", "check_cpu", "check_engine", "run"]
 
 ENGINES: Final = ("unicorn", "kvm")
 _BUILT_IN: Final = ("unicorn",)
+_ABOUT_EXCEPTIONS: Final = frozenset(
+    {"stop", "exception", "exceptions", "vector", "error_code", "fault_address", "fault_rip", "count"}
+    | {"rip", "eip", "ip", "cr2"}
+)
 _BOOT_LINE: Final = re.compile(r"\Aline (\d+): ")
 
 
@@ -207,6 +211,7 @@ def _judged(machine: Machine, reproducer: Reproducer, base: Result, stop: Stop, 
         serial=snapshot.serial,
         debug_exit=machine.debug_exit,
         registers=register_values(snapshot.cpu),
+        notes=_unmentioned(reproducer, stop),
     )
     result = _verdict(result, reproducer, stop)
     if explained or result.verdict is not Verdict.PASS:
@@ -214,6 +219,19 @@ def _judged(machine: Machine, reproducer: Reproducer, base: Result, stop: Stop, 
 
         result = replace(result, explanation=explain(stop, snapshot, machine.image))
     return result
+
+
+def _unmentioned(reproducer: Reproducer, stop: Stop) -> tuple[str, ...]:
+    """A note when the run ended in a way that no expectation speaks of: the verdict is theirs, but nobody should miss it."""
+    used = {name.lower() for item in reproducer.expectations for name in names(item.expression)}
+    used |= {call.function for item in reproducer.expectations for call in calls(item.expression)}
+    if not reproducer.expectations:
+        return ()
+    if stop.reason.value in ("exception", "triple-fault") and not used & _ABOUT_EXCEPTIONS:
+        return (f"note: the run ended by {stop.reason.value}, which no expectation mentions",)
+    if stop.reason.value == "debug-exit" and stop.code and not used & {"stop", "debug_exit"}:
+        return (f"note: the guest wrote {stop.code:#x} to the debug-exit port, which no expectation mentions",)
+    return ()
 
 
 def _verdict(result: Result, reproducer: Reproducer, stop: Stop) -> Result:
