@@ -6,7 +6,8 @@ it equals that one but for the pages noted as written since.  Going to another c
 differ.
 
 Memory is bounded: past ``limit`` bytes old checkpoints are thinned out (every second one goes, the newest 64 last);
-nothing becomes inexact by that, a jump back only replays a longer way.
+nothing becomes inexact by that, a jump back only replays a longer way.  What stays in any case: boot, the user's edits,
+and the newest checkpoint.
 """
 
 from __future__ import annotations
@@ -231,10 +232,12 @@ class History:
         self._versions.cut(tick)
 
     def _thin(self) -> bool:
-        """Drop every second old checkpoint; False when none is left to drop."""
+        """Drop every second old checkpoint, edits apart; False when none is left to drop."""
         for dense in _DENSE:
-            last = len(self._checkpoints) - dense
-            doomed = [i for i in range(1, last) if i % 2 and i != self._at and not self._checkpoints[i].edit]
+            doomed: list[int] = []
+            for i in range(1, len(self._checkpoints) - dense):
+                if not self._checkpoints[i].edit and i != self._at and (not doomed or doomed[-1] != i - 1):
+                    doomed.append(i)
             if doomed:
                 self._drop(doomed)
                 return True
@@ -242,7 +245,7 @@ class History:
 
     def _drop(self, doomed: list[int]) -> None:
         standing = self._checkpoints[self._at]
-        # Downwards, so that the versions of a run of dropped ones reach the checkpoint that is kept.
+        # Downwards: the numbers still to come stay right.
         for i in reversed(doomed):
             gone, successor = self._checkpoints[i], self._checkpoints[i + 1]
             for page in gone.pages:

@@ -124,6 +124,7 @@ class Output:
     def cut(self) -> None:
         """Forget what lies beyond the position."""
         del self._data[self.position :]
+        self._shown = b""
 
     def text(self) -> bytes:
         """Everything written up to the position."""
