@@ -38,6 +38,7 @@ FORCED_EMULATION: Final = bytes.fromhex("0f0b6b766d")
 _FEP_NAME: Final = "kvm_fep"
 
 _LEGACY: Final = frozenset(bytes.fromhex("262e363e64656667f0f2f3"))
+_SHORT_BRANCHES: Final = frozenset([*range(0x70, 0x80), *range(0xE0, 0xE4), 0xEB])
 _LOCALS: Final = threading.local()
 
 
@@ -79,11 +80,19 @@ def _decoder(bits: int, syntax: Syntax) -> Cs:
 
 
 def disassemble(
-    code: bytes, address: int, bits: int, *, syntax: Syntax = Syntax.INTEL, count: int = 0
+    code: bytes,
+    address: int,
+    bits: int,
+    *,
+    syntax: Syntax = Syntax.INTEL,
+    count: int = 0,
+    code_base: int | None = None,
 ) -> list[Instruction]:
     """Instructions of ``code``, which begins at ``address`` (linear), in order; at most ``count`` unless that is 0.
 
     Every byte belongs to exactly one instruction; one that the end of ``code`` cuts off comes as ``(bad)`` bytes.
+    ``code_base`` is the base of CS: a branch with 16-bit operand size wraps within the segment's first 64 KiB.  Without
+    it a base of 0 is taken below 64 KiB, and no wrap above.
     """
     out: list[Instruction] = []
     position = 0
@@ -102,6 +111,8 @@ def disassemble(
             data = code[position : position + size]
             if known:
                 mnemonic, operands = _corrected(mnemonic, operands, data, bits, syntax)
+                if bits != 64 and (operands[:2] == "0x" or operands.isdigit()):
+                    operands = _target(operands, data, address + position, bits, code_base)
                 out.append(Instruction(address + position, data, mnemonic, operands))
             else:
                 out.append(Instruction(address + position, data, BAD, "", known=False))
@@ -124,6 +135,27 @@ def _corrected(mnemonic: str, operands: str, data: bytes, bits: int, syntax: Syn
             pointer = "tbyte" if wide else "dword" if small else "fword"
             return f"l{mnemonic.removeprefix('l')}", f"{pointer} ptr {operands.removeprefix('ptr ')}"
     return mnemonic, operands
+
+
+def _target(operands: str, data: bytes, address: int, bits: int, code_base: int | None) -> str:
+    """The operand of a relative branch outside of 64-bit mode, where capstone does not wrap the target."""
+    head = _parse(data, bits)
+    small = (bits == 16) != head.operand_size
+    first, second = data[head.position], data[head.position + 1]
+    if first in _SHORT_BRANCHES:
+        width = 1
+    elif first in (0xE8, 0xE9) or (first == 0x0F and second & 0xF0 == 0x80):
+        width = 2 if small else 4
+    else:
+        return operands
+    relative = int.from_bytes(data[-width:], "little", signed=True)
+    base = code_base
+    if base is None:
+        base = 0 if address < 0x10000 or bits == 32 else None
+    after = address + len(data) + relative
+    if base is not None:
+        after = base + (after - base & (0xFFFF if small else 0xFFFFFFFF))
+    return f"{after & 0xFFFFFFFF:#x}"
 
 
 # What precedes the opcode.
