@@ -16,6 +16,7 @@ from kvmscope.vmm.snapshot import Snapshot
 from kvmscope.x86.exceptions import EXCEPTIONS, mnemonic, vector_of
 from kvmscope.x86.paging import translate
 from kvmscope.x86.registers import KNOWN_NAMES, read_register
+from kvmscope.x86.state import Seg
 
 __all__ = ["FACTS", "RunScope", "is_known", "known_names"]
 
@@ -36,6 +37,9 @@ FACTS: Final[Mapping[str, str]] = {
 """Names that are neither registers nor labels."""
 
 _NONE: Final = -1
+_EFER: Final = 0xC0000080
+_FS_BASE: Final = 0xC0000100
+_GS_BASE: Final = 0xC0000101
 _MSR_PREFIXES: Final = ("IA32_", "MSR_")
 _BREAKPOINT_VECTORS: Final = (1, 3, 4)
 """INT1, INT3 and INTO raise exceptions although software asks for them."""
@@ -158,7 +162,10 @@ class RunScope:
         index = msr_index(what) if isinstance(what, str) else what
         if not isinstance(index, int):
             raise ExpressionError(f"no MSR is called {what!r}")
-        value = self._snapshot.msrs.get(index)
+        cpu = self._snapshot.cpu
+        # Kept as registers or as the clock, not among the MSRs.
+        fields = {_EFER: cpu.efer, _FS_BASE: cpu.segments[Seg.FS].base, _GS_BASE: cpu.segments[Seg.GS].base}
+        value = fields.get(index, self._snapshot.msrs.get(index))
         if value is None:
             raise ExpressionError(f"the processor has no MSR {index:#x}")
         return value

@@ -121,12 +121,8 @@ def _run(
     base = Result(Verdict.ERROR, engine, "", diagnostics=assembly.diagnostics)
     if assembly.cross_check is not None:
         other = assembly.cross_check
-        return replace(
-            base,
-            summary=f"{assembly.backend} and {other.other} encode line {other.line} differently: "
-            f"{other.ours.hex(' ')} and {other.theirs.hex(' ')}",
-            notes=('choose one with backend = "gas" or backend = "keystone" in the header',),
-        )
+        note = f"note: line {other.line} is {other.ours.hex(' ')}; {other.other} would say {other.theirs.hex(' ')}"
+        base = replace(base, notes=(note,))
     wrong = _unknown_names(reproducer, image)
     if wrong:
         return replace(base, summary="an expectation names what is not there", diagnostics=base.diagnostics + wrong)
@@ -135,7 +131,7 @@ def _run(
     try:
         machine = Machine(reproducer.config, image, engine=engine)
     except KvmscopeError as error:
-        return replace(base, summary=error.title, notes=_notes(error, reproducer.filename))
+        return replace(base, summary=error.title, notes=(*base.notes, *_notes(error, reproducer.filename)))
     try:
         return _judged(machine, reproducer, base, _to_the_end(machine, on_output), explain)
     finally:
@@ -211,7 +207,7 @@ def _judged(machine: Machine, reproducer: Reproducer, base: Result, stop: Stop, 
         serial=snapshot.serial,
         debug_exit=machine.debug_exit,
         registers=register_values(snapshot.cpu),
-        notes=_unmentioned(reproducer, stop),
+        notes=(*base.notes, *_unmentioned(reproducer, stop)),
     )
     result = _verdict(result, reproducer, stop)
     if explained or result.verdict is not Verdict.PASS:
