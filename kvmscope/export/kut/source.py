@@ -1,0 +1,609 @@
+"""The whole test: x86/NAME.c."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from kvmscope.asm.image import Syntax
+from kvmscope.export.kut.conditions import (
+    KUT_VECTORS,
+    Condition,
+    Needs,
+    condition_of,
+    msr_constant,
+    vector_constant,
+)
+from kvmscope.export.kut.observe import Observed
+from kvmscope.export.kut.program import Program, program_of
+from kvmscope.export.kut.setup import Setup, check_machine, setup_of
+from kvmscope.export.model import refuse
+from kvmscope.reproducer import Reproducer
+from kvmscope.vmm.engine import StopReason
+from kvmscope.x86.exceptions import has_error_code
+from kvmscope.x86.state import GPR_NAMES, Seg
+
+__all__ = ["test_source"]
+
+_EXIT_CANDIDATES: Final = (18, 16, 19, 5, 4)
+"""Vectors that nothing but a stray machine check or FPU error raises, with an entry in kvm-unit-tests."""
+_IDENTIFIER: Final = re.compile(r"[A-Za-z_]\w*")
+_ENGINE_FLAGS: Final = 0x2
+_RIP_NAMES: Final = ("rip", "eip", "ip")
+
+
+def test_source(reproducer: Reproducer, observed: Observed) -> str:
+    """The C text.  Raises ExportError naming what cannot be said in a test."""
+    check_machine(reproducer)
+    _check_end(reproducer, observed)
+    # Labels that the C code or the library uses as names get a prefix: found by looking at the text without them.
+    draft = _Composer(reproducer, observed, {}).text(asm=False)
+    used = set(_IDENTIFIER.findall(draft)) | _C_WORDS
+    renamed = {
+        label: f"guest_{label.lstrip('.$')}" for label in observed.image.symbols if label in used - _own(draft, label)
+    }
+    return _Composer(reproducer, observed, renamed).text()
+
+
+_C_WORDS: Final = frozenset(
+    [
+        "auto",
+        "break",
+        "case",
+        "char",
+        "const",
+        "continue",
+        "default",
+        "do",
+        "double",
+        "else",
+        "enum",
+        "extern",
+        "float",
+        "for",
+        "goto",
+        "if",
+        "inline",
+        "int",
+        "long",
+        "register",
+        "return",
+        "short",
+        "signed",
+        "sizeof",
+        "static",
+        "struct",
+        "switch",
+        "typedef",
+        "union",
+        "unsigned",
+        "void",
+        "volatile",
+        "while",
+        "main",
+        "printf",
+        "puts",
+        "memset",
+        "memcpy",
+        "memcmp",
+        "strlen",
+        "exit",
+        "abort",
+        "report",
+        "delay",
+        "handler",
+        "text",
+        "data",
+        "bss",
+        "start",
+        "end",
+        "stext",
+        "etext",
+        "edata",
+        "gdt",
+        "tss",
+        "idt_descr",
+        "gdt_descr",
+        "boot_idt",
+        "ptl4",
+        "ptl3",
+        "ptl2",
+        "ptl5",
+        "stacktop",
+        "start64",
+        "page_root",
+        "free",
+        "malloc",
+    ]
+)
+
+
+def _own(draft: str, label: str) -> set[str]:
+    """The label itself where the draft names it only as a label (a declaration or an address)."""
+    uses = re.findall(rf"(?<![\w.]){re.escape(label)}\b", draft)
+    declared = re.findall(
+        rf"(?:\(ulong\)|extern char |set_idt_entry\(\w+, |, )(?:\(ulong\))?{re.escape(label)}\b", draft
+    )
+    return {label} if len(uses) == len(declared) and label not in _C_WORDS else set()
+
+
+def _check_end(reproducer: Reproducer, observed: Observed) -> None:
+    """Ends that a test can catch: an exception, the debug exit, HLT."""
+    reason = observed.stop.reason
+    if reason in (StopReason.EXCEPTION, StopReason.DEBUG_EXIT, StopReason.HLT):
+        event = observed.stop.exception
+        if reason is StopReason.EXCEPTION and event is not None and event.vector not in KUT_VECTORS:
+            line = observed.image.line_at(event.before.pc)
+            why = f"kvm-unit-tests have no entry for vector {event.vector:#x}, which ends this guest"
+            raise refuse(reproducer, line, "The guest's end cannot be exported", why)
+        return
+    words = {
+        StopReason.TRIPLE_FAULT: "it ends in a triple fault, which resets the machine: no test can report it",
+        StopReason.BUDGET: f"it does not end: out of budget ({observed.stop.detail})",
+        StopReason.UNSUPPORTED: f"the embedded engine cannot run it: {observed.stop.detail}",
+    }
+    why = words.get(reason, f"it ends with {reason.value}")
+    raise refuse(reproducer, observed.image.line_at(observed.final.pc), "The guest's end cannot be exported", why)
+
+
+class _Composer:
+    def __init__(self, reproducer: Reproducer, observed: Observed, renamed: Mapping[str, str]) -> None:
+        self.reproducer = reproducer
+        self.config = reproducer.config
+        self.observed = observed
+        self.renamed = renamed
+        taken = {handler.vector for handler in self.config.handlers} | {e.vector for e in observed.exceptions}
+        free = [vector for vector in _EXIT_CANDIDATES if vector not in taken]
+        if len(free) < 2:
+            raise refuse(
+                reproducer, reproducer.lines.get("handlers"), "The guest cannot be exported", "no vector is free"
+            )
+        self.exit_vector, self.hlt_vector = free[:2]
+        att = reproducer.syntax is Syntax.ATT
+        exit_int, hlt_int = (f"int {'$' if att else ''}{vector}" for vector in (self.exit_vector, self.hlt_vector))
+        self.program: Program = program_of(reproducer, observed, exit_int, hlt_int, renamed)
+        self.needs = Needs()
+        self.conditions: list[Condition] = [
+            condition_of(expectation, reproducer, observed, self.needs, renamed)
+            for expectation in reproducer.expectations
+        ]
+        if not self.conditions:
+            self.needs.stop = True
+            self.needs.debug_exit = True
+        record = self.needs.events and bool(self.config.handlers)
+        self.setup: Setup = setup_of(reproducer, observed, self.program, renamed, record=record)
+
+    def text(self, *, asm: bool = True) -> str:
+        """The file; without the asm block for a look at the names that C uses."""
+        parts = [
+            self._comment(),
+            self._includes(),
+            self._declarations(),
+            self._program() if asm else "",
+            self._enter(),
+            self._records(),
+            "\n\n".join(self.setup.data),
+            self._stop_handler(),
+            self._map_page(),
+            self._setup_function(),
+            self._main(),
+        ]
+        return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
+
+    def _comment(self) -> str:
+        lines = [self.reproducer.title or self.reproducer.name.replace("-", " ")]
+        if self.reproducer.link:
+            lines += ["", self.reproducer.link]
+        from pathlib import Path
+
+        lines += ["", f"Exported from {Path(self.reproducer.filename).name} by kvmscope."]
+        return "/*\n" + "\n".join(f" * {line}".rstrip() for line in lines) + "\n */"
+
+    def _includes(self) -> str:
+        names = ["libcflat.h", "desc.h", "msr.h", "processor.h"]
+        names += ["alloc_page.h"] if "reserve_pages" in "".join(self.setup.lines) else []
+        names += ["vm.h"]
+        return "\n".join(f'#include "{name}"' for name in names)
+
+    # state
+
+    def _control_fields(self) -> list[str]:
+        return sorted(name.replace(".", "_") for name in self.needs.control)
+
+    def _declarations(self) -> str:
+        lines = ["/* Vectors that the program uses to stop in place of its debug exit and HLT */"]
+        lines.append(f"#define EXIT_VECTOR\t{vector_constant(self.exit_vector)}")
+        lines.append(f"#define HLT_VECTOR\t{vector_constant(self.hlt_vector)}")
+        lines.append("")
+        lines.append("enum guest_stop { STOP_NONE, STOP_EXCEPTION, STOP_DEBUG_EXIT, STOP_HLT };")
+        lines.append("")
+        lines.append("/* The program's registers: as it starts, and in the end as it stopped */")
+        lines.append("static struct ex_regs guest;")
+        lines.append("static enum guest_stop stop;")
+        if self.needs.debug_exit:
+            lines.append("static u64 debug_exit = -1ul;")
+        if self._control_fields():
+            lines.append(f"static struct {{\n\tu64 {', '.join(self._control_fields())};\n}} final;")
+        lines += [f"static u64 msr_{index:x};" for index in sorted(self.needs.msrs)]
+        lines.append("")
+        lines.append("extern char guest_code[], leave_guest[];")
+        if self.config.ring == 3:
+            lines.append("extern char guest_start[], guest_end[];")
+        labels = {*self.needs.labels, *self._setup_labels()}
+        lines += [f"extern char {', '.join(f'{self.renamed.get(n, n)}[]' for n in sorted(labels))};"] if labels else []
+        lines.append("void enter_guest(void);")
+        return "\n".join(lines)
+
+    def _setup_labels(self) -> set[str]:
+        config = self.config
+        found = {h.target for h in config.handlers if isinstance(h.target, str)} if not self.setup.counted else set()
+        found |= {v for d in config.descriptors for v in d.fields.values() if isinstance(v, str)}
+        found |= {c.address for c in config.contents if isinstance(c.address, str)}
+        found |= {v for c in config.contents for _, v in c.words if isinstance(v, str)}
+        found |= {v for v in config.registers.values() if isinstance(v, str)}
+        found |= {config.entry} if isinstance(config.entry, str) else set()
+        return {str(name) for name in found if name}
+
+    # asm
+
+    def _program(self) -> str:
+        intel = self.reproducer.syntax is Syntax.INTEL
+        ring3 = self.config.ring == 3
+        lines = ["/* The program */", 'asm(".pushsection .text\\n"']
+        lines.append('    ".balign 4096\\n"' if ring3 else "")
+        lines.append('    "guest_start:\\n"' if ring3 else "")
+        lines.append('    ".intel_syntax noprefix\\n"' if intel else "")
+        lines.append('    "guest_code:\\n"')
+        lines += [f"    {line}" if line else "" for line in self.program.lines]
+        lines.append('    ".att_syntax prefix\\n"' if intel else "")
+        lines.append('    ".code64\\n"' if ".code" in "".join(self.program.lines) else "")
+        lines.append('    ".balign 4096\\n"' if ring3 else "")
+        lines.append('    "guest_end:\\n"' if ring3 else "")
+        lines.append('    ".popsection\\n");')
+        first = len(lines) - len(self.program.lines)
+        return "\n".join(line for number, line in enumerate(lines) if line or first <= number < len(lines) - 4)
+
+    def _enter(self) -> str:
+        return """/* IRET to the program with the registers in guest; its end comes back to leave_guest. */
+asm(".pushsection .text\\n"
+    "enter_guest:\\n"
+    "\\tpush %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15\\n"
+    "\\tmov %rsp, host_rsp(%rip)\\n"
+    "\\tlea guest(%rip), %rsp\\n"
+    "\\tpop %rax; pop %rcx; pop %rdx; pop %rbx\\n"
+    "\\tadd $8, %rsp\\n"
+    "\\tpop %rbp; pop %rsi; pop %rdi; pop %r8; pop %r9; pop %r10; pop %r11\\n"
+    "\\tpop %r12; pop %r13; pop %r14; pop %r15\\n"
+    "\\tadd $16, %rsp\\n"
+    "\\tiretq\\n"
+    "leave_guest:\\n"
+    "\\tmov host_rsp(%rip), %rsp\\n"
+    "\\tpop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\\n"
+    "\\tret\\n"
+    ".popsection\\n");
+
+static ulong __attribute__((used)) host_rsp;
+static ulong host_cr0, host_cr3, host_cr4, host_efer, host_gs_base;
+static char stop_stack[4096] __attribute__((aligned(16)));"""
+
+    def _records(self) -> str:
+        """The last exception and counts; stubs that note an exception and go on to the program's own handler."""
+        if not self.needs.events:
+            return ""
+        out = [
+            "/* The last exception, as delivered */\n"
+            "static struct {\n\tu64 vector, error_code, fault_rip, fault_address;\n"
+            "} last __attribute__((used)) = { -1ul, -1ul, -1ul, -1ul };"
+        ]
+        if self.needs.counts:
+            out.append("static u64 count[256] __attribute__((used)), exceptions __attribute__((used));")
+        text = "\n".join(out)
+        for handler in self.setup.counted:
+            text += "\n\n" + self._stub(handler.vector, handler.target)
+        return text
+
+    def _stub(self, vector: int, target: str | int) -> str:
+        name = f"record_{vector:x}"
+        coded = has_error_code(vector)
+        goal = self.renamed.get(target, target) if isinstance(target, str) else f"{target:#x}"
+        # MOV and LEA leave the flags alone, so the handler is entered exactly as by the processor.
+        body = ["push %rax"]
+        if vector < 32:
+            body += [
+                f"movq ${vector}, last(%rip)",
+                "mov 8(%rsp), %rax" if coded else "mov $-1, %rax",
+                "mov %rax, 8 + last(%rip)",
+                f"mov {16 if coded else 8}(%rsp), %rax",
+                "mov %rax, 16 + last(%rip)",
+                "mov %cr2, %rax",
+                "mov %rax, 24 + last(%rip)",
+            ]
+        if self.needs.counts:
+            for place in (f"{8 * vector} + count(%rip)", "exceptions(%rip)"):
+                body += [f"mov {place}, %rax", "lea 1(%rax), %rax", f"mov %rax, {place}"]
+        body += ["pop %rax", f"jmp {goal}"]
+        lines = "\n".join(f'    "\\t{line}\\n"' for line in body)
+        return f'extern char {name}[];\nasm(".pushsection .text\\n"\n    "{name}:\\n"\n{lines}\n    ".popsection\\n");'
+
+    # C
+
+    def _stop_handler(self) -> str:
+        lines = ["guest = *regs;"]
+        lines.append("if (regs->vector == EXIT_VECTOR)\n\tstop = STOP_DEBUG_EXIT;")
+        lines.append("else if (regs->vector == HLT_VECTOR)\n\tstop = STOP_HLT;")
+        if self.needs.debug_exit:
+            width = self._exit_width()
+            lines[1] = f"if (regs->vector == EXIT_VECTOR) {{\n\tstop = STOP_DEBUG_EXIT;\n\tdebug_exit = {width};\n}}"
+            lines[2] = "else if (regs->vector == HLT_VECTOR) {\n\tstop = STOP_HLT;\n}"
+            lines[1:3] = [lines[1] + " " + lines[2]]
+        if self.needs.events:
+            body = [
+                "stop = STOP_EXCEPTION;",
+                "last.vector = regs->vector;",
+                f"last.error_code = BIT(regs->vector) & {_coded_mask()} ? regs->error_code : -1ul;",
+                "last.fault_rip = regs->rip;",
+                "last.fault_address = read_cr2();",
+            ]
+            if self.needs.counts:
+                body += ["count[regs->vector]++;", "exceptions++;"]
+            tail = " else {\n" + "\n".join(f"\t{line}" for line in body) + "\n}"
+            if not self.needs.debug_exit:
+                lines[1:] = [
+                    "if (regs->vector == EXIT_VECTOR) {\n\tstop = STOP_DEBUG_EXIT;\n} else if "
+                    "(regs->vector == HLT_VECTOR) {\n\tstop = STOP_HLT;\n}"
+                ]
+            lines[-1] += tail
+        elif self.needs.debug_exit:
+            lines[-1] += " else {\n\tstop = STOP_EXCEPTION;\n}"
+        else:
+            lines.append("else\n\tstop = STOP_EXCEPTION;")
+        lines += self._captures()
+        lines += [
+            "",
+            "write_cr0(host_cr0);",
+            "write_cr4(host_cr4);",
+            "write_cr3(host_cr3);",
+            "wrmsr(MSR_EFER, host_efer);",
+            "wrmsr(MSR_GS_BASE, host_gs_base);",
+        ]
+        if self._uses_debug_registers():
+            lines.append("write_dr7(0x400);")
+        if self.config.ring == 3 or "lgdt(&gdt_descr);" in self.setup.restore:
+            lines += ["write_ds(KERNEL_DS);", "write_es(KERNEL_DS);"]
+        lines += [
+            "",
+            "regs->rip = (ulong)leave_guest;",
+            "regs->cs = KERNEL_CS;",
+            "regs->rflags = X86_EFLAGS_FIXED;",
+            "regs->ss = KERNEL_DS;",
+            "regs->rsp = host_rsp;",
+        ]
+        body = "\n".join(_indent(line) for line in [*self.setup.restore, *lines] if True)
+        return f"static void guest_stopped(struct ex_regs *regs)\n{{\n{body}\n}}"
+
+    def _exit_width(self) -> str:
+        """The value of the OUT: as wide as it was in the run; 32 bits where none was seen."""
+        from kvmscope.vmm.boot.layout import DEBUG_EXIT_PORT
+        from kvmscope.vmm.events import PortEvent
+
+        sizes = {
+            e.size for e in self.observed.events if isinstance(e, PortEvent) and e.write and e.port == DEBUG_EXIT_PORT
+        }
+        return {1: "(u8)regs->rax", 2: "(u16)regs->rax"}.get(max(sizes, default=4), "(u32)regs->rax")
+
+    def _captures(self) -> list[str]:
+        reads = {"efer": "rdmsr(MSR_EFER)", "fs.base": "rdmsr(MSR_FS_BASE)", "gs.base": "rdmsr(MSR_GS_BASE)"}
+        lines = []
+        for name in sorted(self.needs.control):
+            if name in ("dr0", "dr1", "dr2", "dr3"):
+                lines.append(f'asm volatile("mov %%{name}, %0" : "=r"(final.{name}));')
+            else:
+                lines.append(f"final.{name.replace('.', '_')} = {reads.get(name, f'read_{name}()')};")
+        lines += [f"msr_{index:x} = rdmsr({msr_constant(index)});" for index in sorted(self.needs.msrs)]
+        return lines
+
+    def _uses_debug_registers(self) -> bool:
+        text = "\n".join(self.program.lines)
+        return bool(re.search(r"\bdr7\b|\bdb7\b", text)) or any(n.startswith("dr") for n in self.config.registers)
+
+    def _map_page(self) -> str:
+        if not self.setup.pages:
+            return ""
+        return """/* Map one 4 KiB page; a user page needs U/S on the way to it as well. */
+static void map_page(ulong virt, u64 phys, u64 flags)
+{
+	pgd_t *cr3 = current_page_table();
+	int level;
+
+	if (virt < 4ul << 30)
+		force_4k_page((void *)virt);
+	install_pte(cr3, 1, (void *)virt, phys | flags, NULL);
+	for (level = PAGE_LEVEL; level > 1 && (flags & PT_USER_MASK); level--)
+		*get_pte_level(cr3, (void *)virt, level) |= PT_USER_MASK;
+	flush_tlb();
+}"""
+
+    def _setup_function(self) -> str:
+        vectors = sorted(KUT_VECTORS - {handler.vector for handler in self.config.handlers})
+        listed = ", ".join(vector_constant(v) for v in vectors)
+        wrapped = _wrap(f"static const u8 caught[] = {{ {listed} }};")
+        body: list[str] = [wrapped]
+        variables = ["pteval_t no_user = 0;", "int i;"]
+        if "page <" in "\n".join(self.setup.lines):
+            variables.append("ulong page;")
+        body += variables
+        body += [
+            "",
+            "/* Supervisor pages only, as far as not said otherwise */",
+            "__setup_vm(&no_user);",
+            *self.setup.lines,
+            "",
+            "/* Whatever the program does not handle ends it, on a stack of its own. */",
+            "tss[0].ist7 = (ulong)stop_stack + sizeof(stop_stack);",
+            "for (i = 0; i < ARRAY_SIZE(caught); i++) {",
+            "\thandle_exception(caught[i], guest_stopped);",
+            "\tboot_idt[caught[i]].ist = 7;",
+            "}",
+            "set_idt_dpl(EXIT_VECTOR, 3);",
+            "set_idt_dpl(HLT_VECTOR, 3);",
+        ]
+        for vector in (3, 4):
+            if vector not in {h.vector for h in self.config.handlers} | {self.exit_vector, self.hlt_vector}:
+                body.append(f"set_idt_dpl({vector_constant(vector)}, 3);")
+        return "static void setup_guest(void)\n{\n" + "\n".join(_indent(line) for line in body) + "\n}"
+
+    def _registers(self) -> list[str]:
+        cpu = self.observed.initial
+        lines = []
+        values = dict(zip(GPR_NAMES, cpu.gpr, strict=True))
+        labels = self.config.registers
+        for name in GPR_NAMES:
+            label = labels.get(name)
+            if isinstance(label, str):
+                lines.append(f"guest.{name} = (ulong){self.renamed.get(label, label)};")
+            elif values[name]:
+                self._plain(values[name], name)
+                lines.append(f"guest.{name} = {values[name]:#x}{'ul' if values[name] > 0x7FFFFFFF else ''};")
+        entry = self.config.entry
+        offset = cpu.rip - self.observed.image.sections[0].address
+        start = f"(ulong){self.renamed.get(entry, entry)}" if isinstance(entry, str) else "(ulong)guest_code"
+        if not isinstance(entry, str) and offset:
+            start += f" + {offset:#x}"
+        lines.append(f"guest.rip = {start};")
+        lines.append(f"guest.rflags = {cpu.rflags:#x};")
+        lines.append(f"guest.cs = {cpu.segments[Seg.CS].selector:#x};")
+        lines.append(f"guest.ss = {cpu.segments[Seg.SS].selector:#x};")
+        return lines
+
+    def _plain(self, value: int, name: str) -> None:
+        if any(s.address <= value < s.end for s in self.observed.image.sections):
+            line = self.reproducer.lines.get(f"registers.{name}")
+            why = f"{value:#x} is an address in the program, which is linked elsewhere in a test"
+            raise refuse(self.reproducer, line, f"{name} cannot be exported", why, "write a label")
+
+    def _main(self) -> str:
+        cpu = self.observed.initial
+        lines: list[str] = []
+        for condition, words in self.setup.features:
+            lines.append(
+                f'if (!{condition}) {{\n\treport_skip("{words}");\n\treturn report_summary();\n}}'.replace("!!", "")
+            )
+        lines += ["", "setup_guest();", ""] if lines else ["setup_guest();", ""]
+        lines += self._registers()
+        lines += [
+            "",
+            "host_cr0 = read_cr0();",
+            "host_cr3 = read_cr3();",
+            "host_cr4 = read_cr4();",
+            "host_efer = rdmsr(MSR_EFER);",
+            "host_gs_base = rdmsr(MSR_GS_BASE);",
+            *self.setup.before,
+            f"wrmsr(MSR_EFER, {_bits('EFER', cpu.efer)});",
+            f"write_cr4({_bits('CR4', cpu.cr4)});",
+            f"write_cr0({_bits('CR0', cpu.cr0)});",
+        ]
+        if cpu.cr2:
+            lines.append(f"write_cr2({cpu.cr2:#x}ul);")
+        if cpu.cr8:
+            lines.append(f"write_cr8({cpu.cr8:#x});")
+        for number in range(4):
+            if cpu.dr[number]:
+                lines.append(f"write_dr{number}((void *){cpu.dr[number]:#x}ul);")
+        if cpu.dr[6] not in (0, 0xFFFF0FF0):
+            lines.append(f"write_dr6({cpu.dr[6]:#x}ul);")
+        if cpu.dr[7] not in (0, 0x400):
+            lines.append(f"write_dr7({cpu.dr[7]:#x}ul);")
+        for name in ("ds", "es", "fs"):
+            selector = cpu.segments[Seg[name.upper()]].selector
+            if selector != SELECTOR_DATA:
+                lines.append(f"write_{name}({selector:#x});")
+        lines.append(f"wrmsr(MSR_GS_BASE, {cpu.segments[Seg.GS].base:#x});")
+        lines += ["enter_guest();", ""]
+        lines += [
+            "if (stop == STOP_EXCEPTION)",
+            '\treport_info("ended by %s, error code %#lx, rip %#lx", exception_mnemonic(guest.vector),',
+            "\t\t    guest.error_code, guest.rip);",
+        ]
+        lines += self._reports()
+        lines += ["", "return report_summary();"]
+        return "int main(int ac, char **av)\n{\n" + "\n".join(_indent(line) for line in lines) + "\n}"
+
+    def _reports(self) -> list[str]:
+        conditions = self.conditions or [
+            Condition(
+                "(stop == STOP_DEBUG_EXIT && debug_exit == 0) || stop == STOP_HLT", "the program ends with status 0", 0
+            )
+        ]
+        lines = []
+        if self.reproducer.xfail or self.reproducer.kfail:
+            lines.append(f"/* Known to fail: {self.reproducer.xfail or self.reproducer.kfail} */")
+        for condition in conditions:
+            message = condition.text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+            c = condition.c[1:-1] if _wrapped(condition.c) else condition.c
+            start = (
+                f"report_xfail(true, {c},"
+                if self.reproducer.xfail
+                else f"report_kfail(true, {c},"
+                if self.reproducer.kfail
+                else f"report({c},"
+            )
+            single = f'{start} "{message}");'
+            lines.append(single if len(single) <= 104 else f'{start}\n       "{message}");')
+        return lines
+
+
+SELECTOR_DATA: Final = 0x10
+
+_BITS: Final[Mapping[str, tuple[tuple[int, str], ...]]] = {
+    "CR0": ((31, "X86_CR0_PG"), (18, "X86_CR0_AM"), (16, "X86_CR0_WP"), (5, "X86_CR0_NE"), (4, "X86_CR0_ET"),
+            (3, "X86_CR0_TS"), (2, "X86_CR0_EM"), (1, "X86_CR0_MP"), (0, "X86_CR0_PE")),
+    "CR4": ((5, "X86_CR4_PAE"), (9, "X86_CR4_OSFXSR"), (10, "X86_CR4_OSXMMEXCPT"), (7, "X86_CR4_PGE"),
+            (11, "X86_CR4_UMIP"), (16, "X86_CR4_FSGSBASE"), (17, "X86_CR4_PCIDE"), (18, "X86_CR4_OSXSAVE"),
+            (20, "X86_CR4_SMEP"), (21, "X86_CR4_SMAP"), (22, "X86_CR4_PKE"), (2, "X86_CR4_TSD"), (3, "X86_CR4_DE"),
+            (4, "X86_CR4_PSE"), (6, "X86_CR4_MCE"), (8, "X86_CR4_PCE")),
+    "EFER": ((0, "EFER_SCE"), (8, "EFER_LME"), (10, "EFER_LMA"), (11, "EFER_NX"), (12, "EFER_SVME")),
+}  # fmt: skip
+
+
+def _bits(register: str, value: int) -> str:
+    """``X86_CR0_PG | X86_CR0_WP``; bits without a name as a number."""
+    names = []
+    for bit, name in _BITS[register]:
+        if value >> bit & 1:
+            names.append(name)
+            value &= ~(1 << bit)
+    if value:
+        names.append(f"{value:#x}ul")
+    return " | ".join(names) or "0"
+
+
+def _coded_mask() -> str:
+    mask = sum(1 << vector for vector in KUT_VECTORS if has_error_code(vector))
+    return f"{mask:#x}"
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"\t{line}" if line else "" for line in text.split("\n"))
+
+
+def _wrapped(text: str) -> bool:
+    """True when one pair of parentheses encloses all of ``text``."""
+    if not text.startswith("(") or not text.endswith(")"):
+        return False
+    depth = 0
+    for number, char in enumerate(text):
+        depth += (char == "(") - (char == ")")
+        if depth == 0:
+            return number == len(text) - 1
+    return False
+
+
+def _wrap(text: str, width: int = 100) -> str:
+    """Break a long initializer behind commas."""
+    words, lines = text.split(" "), [""]
+    for word in words:
+        if len(lines[-1]) + len(word) + 1 > width:
+            lines.append("\t")
+        lines[-1] += word if not lines[-1].strip() else f" {word}"
+    return "\n".join(lines)
