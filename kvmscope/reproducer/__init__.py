@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kvmscope.reproducer.document import Expectation, Reproducer, load, parse
     from kvmscope.reproducer.edit import update_header
     from kvmscope.reproducer.runner import Overrides, run
-    from kvmscope.reproducer.templates import Template, templates
+    from kvmscope.reproducer.starting_points import Template, templates
     from kvmscope.reproducer.verdict import ExpectationResult, Result, Verdict
 
 __all__ = [
@@ -39,14 +39,14 @@ _HOMES: Final = {
     "Overrides": "runner",
     "Reproducer": "document",
     "Result": "verdict",
-    "Template": "templates",
+    "Template": "starting_points",
     "Verdict": "verdict",
     "discover": "discovery",
     "has_header": "discovery",
     "load": "document",
     "parse": "document",
     "run": "runner",
-    "templates": "templates",
+    "templates": "starting_points",
     "update_header": "edit",
 }
 

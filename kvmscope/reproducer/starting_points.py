@@ -1,4 +1,4 @@
-"""What a new reproducer begins as: the files beside this module, each a test that passes."""
+"""What a new reproducer begins as: the files in templates/, each a test that passes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def templates() -> tuple[Template, ...]:
 
     out = []
     for name in _ORDER:
-        text = files(__name__).joinpath(f"{name}.asm").read_text(encoding="utf-8")
+        text = files("kvmscope.reproducer").joinpath("templates", f"{name}.asm").read_text(encoding="utf-8")
         out.append(Template(name, parse(text, f"{name}.asm").title, text))
     return tuple(out)
 
