@@ -100,7 +100,8 @@ def disassemble(
         left = count - len(out) if count else 0
         for size, mnemonic, operands in _capstone(code[position:], address + position, bits, syntax, left):
             known = mnemonic != ".byte"
-            if not known or mnemonic in SUSPECTS:
+            # With a 66 prefix in 16-bit code capstone takes SSE opcodes for something else.
+            if not known or mnemonic in SUSPECTS or (bits == 16 and b"\x66" in code[position : position + 3]):
                 own = _special(code[position : position + 16], address + position, bits, syntax)
                 if own is not None:
                     out.append(own)
@@ -246,6 +247,22 @@ def _special(data: bytes, address: int, bits: int, syntax: Syntax) -> Instructio
             if row.modrm != "none" and (after >= len(data) or not _modrm_fits(row.modrm, data[after])):
                 continue
             return _render(row, head, data, after, address, bits, syntax)
+    return _sse16(head, data, address, syntax) if bits == 16 and head.operand_size else None
+
+
+def _sse16(head: _Head, data: bytes, address: int, syntax: Syntax) -> Instruction | None:
+    """An SSE instruction whose mandatory prefix is 66, in 16-bit code: read as 32-bit code of the same address size.
+
+    Operand size does not change these, so their text is right; anything without an XMM register is left to capstone.
+    """
+    if head.opcode_byte(data) != 0x0F:
+        return None
+    prefixes = data[: head.position].replace(b"\x67", b"")
+    probe = (b"" if head.address_size else b"\x67") + prefixes + data[head.position :]
+    for size, mnemonic, operands in _capstone(probe, address, 32, syntax, 1):
+        if "xmm" in operands and mnemonic != ".byte":
+            length = size - len(probe) + len(data)
+            return Instruction(address, data[:length], mnemonic, operands)
     return None
 
 

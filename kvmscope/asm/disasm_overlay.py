@@ -108,6 +108,15 @@ ROWS: Final[tuple[Row, ...]] = (
     # Undefined by definition; both have a ModRM byte
     Row("*", "0fff", "/r", "ud0", ("regv", "rmv")),
     Row("*", "0fb9", "/r", "ud1", ("regv", "rmv")),
+    # Hints in register form (reserved NOPs), and the reserved prefetches: executed as NOP
+    Row("f3", "0f1e", "fa", "endbr64", (), (16,)),
+    Row("f3", "0f1e", "fb", "endbr32", (), (16,)),
+    *(Row("*", f"0f{opcode:x}", "/rr", "nop", ("rmv",)) for opcode in (0x18, 0x1A, 0x1B, 0x1C, 0x1D, 0x1E)),
+    Row("*", "0f1c", "/rm", "nop", ("mem",)),
+    Row("*", "0f0d", "/rm", "prefetch", ("mem",)),
+    # MOVSXD without REX.W
+    Row("*", "63", "/rm", "movsxd", ("regv", "mem"), _64, att="movslq"),
+    Row("*", "63", "/rr", "movsxd", ("regv", "rm32"), _64, att="movslq"),
     # Capstone ignores the mode here
     Row("66", "0fc7", "/6m", "vmclear", ("mem",), (16,)),
     Row("-", "98", "none", "cbw", (), (16,), att="cbtw"),

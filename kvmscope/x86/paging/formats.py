@@ -133,6 +133,10 @@ class Format:
     entry_size: int
     root_mask: int
     """Bits of CR3 that locate the root table."""
+    plan: tuple[tuple[int, int, bool, bool, int, int, int], ...]
+    """The levels for `translate`: shift, index mask, may map, must map, reserved, leaf_reserved, table mask."""
+    canonical_bits: int = 0
+    """Width that linear addresses must be canonical for; 0 where they have 32 bits."""
     pse36: bool = False
     """4-MByte pages take physical-address bits 39:32 from entry bits 20:13."""
 
@@ -166,22 +170,32 @@ def is_canonical(linear: int, bits: int = 48) -> bool:
     return top == 0 or top == (1 << 65 - bits) - 1
 
 
+def _plan(levels: tuple[Level, ...]) -> tuple[tuple[int, int, bool, bool, int, int, int], ...]:
+    return tuple(
+        (
+            level.shift,
+            level.index_mask,
+            level.leaf is not Leaf.NEVER,
+            level.leaf is Leaf.ALWAYS,
+            level.reserved,
+            level.leaf_reserved,
+            level.table_mask,
+        )
+        for level in levels
+    )
+
+
 def _format_32bit(cr4: int, maxphyaddr: int, features: PagingFeatures) -> Format:
     """32-bit paging (SDM vol. 3A section 4.3, table 4-4): M = min(40, MAXPHYADDR), or 32 without PSE-36."""
     pse = bool(cr4 & CR4_PSE)
     width = min(40, maxphyaddr) if features.pse36 else 32
     large_reserved = _span(21, width - 19) | (0 if features.pat else 1 << 12)
     pte_reserved = 0 if features.pat else 1 << 7
-    return Format(
-        mode=PagingMode.BITS32,
-        levels=(
-            Level("PDE", 22, 0x3FF, Leaf.BY_PS if pse else Leaf.NEVER, 0, large_reserved, _span(31, 12), _span(31, 22)),
-            Level("PTE", 12, 0x3FF, Leaf.ALWAYS, 0, pte_reserved, 0, _span(31, 12)),
-        ),
-        entry_size=4,
-        root_mask=_span(31, 12),
-        pse36=pse and features.pse36,
+    levels = (
+        Level("PDE", 22, 0x3FF, Leaf.BY_PS if pse else Leaf.NEVER, 0, large_reserved, _span(31, 12), _span(31, 22)),
+        Level("PTE", 12, 0x3FF, Leaf.ALWAYS, 0, pte_reserved, 0, _span(31, 12)),
     )
+    return Format(PagingMode.BITS32, levels, 4, _span(31, 12), _plan(levels), pse36=pse and features.pse36)
 
 
 def _format_64bit_entries(mode: PagingMode, efer: int, maxphyaddr: int, features: PagingFeatures) -> Format:
@@ -206,7 +220,7 @@ def _format_64bit_entries(mode: PagingMode, efer: int, maxphyaddr: int, features
         # Table 4-8: bits 2:1, 8:5 and 63:MAXPHYADDR are reserved whatever EFER.NXE says.
         reserved = _span(2, 1) | _span(8, 5) | _span(63, maxphyaddr)
         pdpte = Level("PDPTE", 30, 3, Leaf.NEVER, reserved, 0, address, 0, has_rights=False)
-        return Format(mode, (pdpte, *lower), 8, _span(31, 5))
+        return Format(mode, (pdpte, *lower), 8, _span(31, 5), _plan((pdpte, *lower)))
     if features.page1gb:
         gigabyte = high | _span(29, 13) | no_pat_large
         pdpte = Level("PDPTE", 30, 0x1FF, Leaf.BY_PS, high, gigabyte, address, address & ~_span(29, 0))
@@ -215,10 +229,12 @@ def _format_64bit_entries(mode: PagingMode, efer: int, maxphyaddr: int, features
     levels: tuple[Level, ...] = (upper("PML4E", 39), pdpte, *lower)
     if mode is PagingMode.LEVEL5:
         levels = (upper("PML5E", 48), *levels)
-    return Format(mode, levels, 8, address)
+    return Format(mode, levels, 8, address, _plan(levels), canonical_bits=mode.linear_bits)
 
 
-_CACHE: dict[tuple[PagingMode, int, int, int, PagingFeatures], Format] = {}
+_MODE_CR4: Final = CR4_PSE | CR4_PAE | CR4_LA57
+_MODE_EFER: Final = EFER_LMA | EFER_NXE
+_CACHE: dict[tuple[int, int, int, PagingFeatures], Format] = {}
 
 
 def make_format(
@@ -229,12 +245,12 @@ def make_format(
     features: PagingFeatures = DEFAULT_FEATURES,
 ) -> Format | None:
     """The entry formats in force, None without paging.  Cached: the few distinct ones are built once."""
-    mode = paging_mode(cr0, cr4, efer)
-    if mode is PagingMode.NONE:
+    if not cr0 & CR0_PG:
         return None
-    key = (mode, cr4 & CR4_PSE, efer & EFER_NXE, maxphyaddr, features)
+    key = (cr4 & _MODE_CR4, efer & _MODE_EFER, maxphyaddr, features)
     found = _CACHE.get(key)
     if found is None:
+        mode = paging_mode(cr0, cr4, efer)
         if mode is PagingMode.BITS32:
             found = _format_32bit(cr4, maxphyaddr, features)
         else:

@@ -20,7 +20,6 @@ from kvmscope.x86.paging.formats import (
     CR4_SMEP,
     DEFAULT_FEATURES,
     DEFAULT_MAXPHYADDR,
-    EFER_LMA,
     EFER_NXE,
     Leaf,
     Level,
@@ -267,9 +266,10 @@ def walk(
         physical = linear & 0xFFFFFFFF
         return Walk(linear, PagingMode.NONE, physical=physical, mapped=physical)
     mode = fmt.mode
-    if efer & EFER_LMA:
-        if not is_canonical(linear, mode.linear_bits):
-            reason = f"{linear:#x} is not canonical: bits 63:{mode.linear_bits} differ from bit {mode.linear_bits - 1}"
+    bits = fmt.canonical_bits
+    if bits:
+        if not is_canonical(linear, bits):
+            reason = f"{linear:#x} is not canonical: bits 63:{bits} differ from bit {bits - 1}"
             return Walk(linear, mode, fault=PageFault(0, reason, 12 if stack else 13))
     else:
         linear &= 0xFFFFFFFF
@@ -319,7 +319,7 @@ def walk(
 
     size = 1 << level.shift
     mapped = target | linear & size - 1
-    keyed = bool(efer & EFER_LMA) and bool(cr4 & (CR4_PKE if by_users else CR4_PKS))
+    keyed = bool(bits) and bool(cr4 & (CR4_PKE if by_users else CR4_PKS))
     result = Walk(
         linear,
         mode,
@@ -387,16 +387,16 @@ def translate(
     fmt = make_format(cr0, cr4, efer, maxphyaddr, features)
     if fmt is None:
         return linear & 0xFFFFFFFF
-    if efer & EFER_LMA:
-        if not is_canonical(linear, fmt.mode.linear_bits):
-            return None
-    else:
+    bits = fmt.canonical_bits
+    if not bits:
         linear &= 0xFFFFFFFF
+    elif linear >> bits - 1 and not is_canonical(linear, bits):
+        return None
     read, size = memory.read, fmt.entry_size
     table = cr3 & fmt.root_mask
     registers = pdptes if fmt.mode is PagingMode.PAE else None
-    for level in fmt.levels:
-        index = linear >> level.shift & level.index_mask
+    for number, (shift, mask, may_map, must_map, reserved, leaf_reserved, table_mask) in enumerate(fmt.plan):
+        index = linear >> shift & mask
         if registers is not None:
             value = registers[index]
             registers = None
@@ -407,11 +407,11 @@ def translate(
             value = int.from_bytes(raw, "little")
         if not value & 1:
             return None
-        if level.leaf is Leaf.ALWAYS or (level.leaf is Leaf.BY_PS and value & 0x80):
-            if value & level.leaf_reserved:
+        if must_map or (may_map and value & 0x80):
+            if value & leaf_reserved:
                 return None
-            return fmt.leaf_target(level, value) | linear & (1 << level.shift) - 1
-        if value & level.reserved:
+            return fmt.leaf_target(fmt.levels[number], value) | linear & (1 << shift) - 1
+        if value & reserved:
             return None
-        table = value & level.table_mask
+        table = value & table_mask
     return None
