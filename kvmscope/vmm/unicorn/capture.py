@@ -1,0 +1,126 @@
+"""The processor's state in and out: `CpuState`, and raw captures for history."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from kvmscope.vmm.unicorn import env as e
+from kvmscope.vmm.unicorn.env import CR, EFER, EIP, HF, HFLAGS, M32, RAW_SIZE, XCR0, XMM
+from kvmscope.vmm.unicorn.layout import ENV
+from kvmscope.vmm.unicorn.msrs import IA32_TSC, NATIVE
+from kvmscope.x86.state import Seg
+
+if TYPE_CHECKING:
+    from kvmscope.vmm.unicorn.cpu import Cpu
+    from kvmscope.x86.state import CpuState
+
+__all__ = ["capture", "decode_capture", "load_state", "restore"]
+
+_HEAD: Final = struct.Struct("<I8QIqBBH")
+"""RFLAGS, DR0-7, CR8, TSC offset, halted, interrupt shadow, number of MSRs."""
+
+_FPU_INIT: Final = (0x37F).to_bytes(2, "little").ljust(160, b"\0")
+"""FNINIT: all exceptions masked, registers empty."""
+
+
+def capture(cpu: Cpu) -> bytes:
+    """Everything that `restore` needs, as bytes."""
+    msrs = cpu.msrs
+    head = _HEAD.pack(cpu.env.flags(), *cpu.dr, cpu.cr8, cpu.tsc_offset, cpu.halted, cpu.shadow, len(msrs))
+    return b"".join((head, cpu.packed_msrs(), cpu.env.raw()))
+
+
+def _split(raw: bytes) -> tuple[tuple[int, ...], dict[int, int], bytes]:
+    head = _HEAD.unpack_from(raw)
+    count = head[-1]
+    pairs = struct.unpack_from(f"<{2 * count}Q", raw, _HEAD.size)
+    return head, dict(zip(pairs[::2], pairs[1::2], strict=True)), raw[_HEAD.size + 16 * count :]
+
+
+def decode_capture(raw: bytes) -> CpuState:
+    """A `capture` as registers."""
+    head, msrs, env = _split(raw)
+    return e.decode(env, head[0], head[1:9], head[9], bool(head[11]), head[12], msrs)
+
+
+def restore(cpu: Cpu, raw: bytes) -> None:
+    """Put back a `capture`; memory, clock and breakpoints are the caller's."""
+    head, msrs, env = _split(raw)
+    if len(env) != RAW_SIZE:
+        raise ValueError("not a capture of this engine")
+    cpu.env.set_raw(env)
+    cpu.dr = list(head[1:9])
+    cpu.cr8 = head[9]
+    cpu.tsc_offset = head[10]
+    cpu.halted = bool(head[11])
+    cpu.shadow_kind = head[12]
+    cpu.replace_msrs(msrs)
+    cpu.cr2 = cpu.env.q[CR + 2]
+    cpu.env.halted.value = 0
+    cpu.env.flush_tlb()
+
+
+def load_state(cpu: Cpu, state: CpuState) -> None:
+    """Write every register of ``state``."""
+    from unicorn.x86_const import UC_X86_REG_MXCSR
+
+    env = cpu.env
+    q, d = env.q, env.d
+    for i, value in enumerate(state.gpr):
+        q[i] = value
+    q[EIP] = state.rip
+    env.set_flags(state.rflags)
+    for index, segment in enumerate(state.segments):
+        flags = (segment.attributes & 0xF0FF) << 8
+        if segment.attributes & e.UNUSABLE:
+            flags &= ~(1 << 15)
+        # The limit's upper nibble is part of the doubleword that LAR and VERR look at.
+        stored = segment.limit >> 12 if segment.g else segment.limit
+        flags |= stored & 0xF0000
+        if index == Seg.TR and flags >> 8 & 7 not in (1, 3):
+            # Unicorn aborts the process on a stack switch through anything that is not a TSS.
+            flags = flags & ~0x1F00 | 0x8900
+        env.set_segment(index, segment.selector, segment.base, segment.limit, flags)
+    q[e.GDT_BASE], d[e.GDT_LIMIT] = state.gdtr.base, state.gdtr.limit
+    q[e.IDT_BASE], d[e.IDT_LIMIT] = state.idtr.base, state.idtr.limit
+    q[CR], q[CR + 2], q[CR + 3], q[CR + 4] = state.cr0, state.cr2, state.cr3, state.cr4
+    cpu.cr2 = state.cr2
+    cpu.cr8 = state.cr8
+    q[EFER] = state.efer
+    q[XCR0] = state.xcr0
+    cpu.dr = [*state.dr[:4], 0, 0, state.dr[6], state.dr[7]]
+    cpu.debug_changed = True
+    cpu.native.write_register(UC_X86_REG_MXCSR, state.mxcsr)
+    for i, value in enumerate(state.xmm):
+        q[XMM + 8 * i], q[XMM + 8 * i + 1] = value & e.M64, value >> 64
+    _load_fpu(cpu, state.fpu if len(state.fpu) >= 160 else _FPU_INIT)
+    d[e.PKRU] = state.pkru & M32
+    cpu.halted = state.halted
+    cpu.shadow_kind = state.interrupt_shadow
+    d[HFLAGS] = d[HFLAGS] & ~HF.INHIBIT | (HF.INHIBIT if state.interrupt_shadow else 0)
+    msrs = dict(state.msrs)
+    for index, place in NATIVE.items():
+        if index in msrs:
+            q[place] = msrs.pop(index)
+    if IA32_TSC in msrs:
+        cpu.tsc = msrs.pop(IA32_TSC)
+    cpu.replace_msrs(msrs)
+    env.update_hflags(state.cpl)
+    env.flush_tlb()
+
+
+def _load_fpu(cpu: Cpu, image: bytes) -> None:
+    """Registers from bytes 0-159 of an FXSAVE image."""
+    from unicorn.x86_const import UC_X86_REG_FPCW
+
+    env = cpu.env
+    status = int.from_bytes(image[2:4], "little")
+    top = status >> 11 & 7
+    cpu.native.write_register(UC_X86_REG_FPCW, int.from_bytes(image[0:2], "little"))
+    env.d[ENV["fpstt"] // 4] = top
+    env.w[ENV["fpus"] // 2] = status & ~0x3800
+    for i in range(8):
+        env.b[ENV["fptags"] + i] = 0 if image[4] >> i & 1 else 1
+        place = ENV["fpregs"] + 16 * ((top + i) & 7)
+        env.b[place : place + 10] = image[32 + 16 * i : 42 + 16 * i]

@@ -1,0 +1,172 @@
+"""The processor: Unicorn's registers, what Unicorn does not keep, guest memory, and who is told what happens."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from kvmscope.vmm.engine import Stop
+from kvmscope.vmm.events import ControlRegisterEvent, ModeEvent
+from kvmscope.vmm.unicorn.env import CC_OP, CC_OP_EFLAGS, EFLAGS, EIP, FLAG, HF, HFLAGS, M64, Env, decode
+from kvmscope.vmm.unicorn.probe import COUNTER, LIMIT
+from kvmscope.x86.state import CpuState
+
+if TYPE_CHECKING:
+    from kvmscope.vmm.engine import EngineHost
+    from kvmscope.vmm.unicorn.memory import Memory
+    from kvmscope.vmm.unicorn.model import Model
+    from kvmscope.vmm.unicorn.native import Native
+    from kvmscope.vmm.unicorn.probe import Probe
+
+__all__ = ["Captured", "Cpu"]
+
+DR6_INIT: Final = 0xFFFF0FF0
+DR7_INIT: Final = 0x400
+
+Captured = tuple[bytes, int, tuple[int, ...], int, bool, int, Mapping[int, int]]
+"""The arguments of `kvmscope.vmm.unicorn.env.decode`: a state kept cheaply, decoded when somebody looks."""
+
+
+class Cpu:
+    """One logical processor.
+
+    Registers that Unicorn keeps wrongly or not at all live here: DR0-7 (Unicorn's own are inert), CR8, the MSRs
+    without an effect on execution, and EFER as the guest sees it.
+    """
+
+    def __init__(
+        self, native: Native, env: Env, memory: Memory, host: EngineHost, model: Model, probe: Probe, vcpu: int = 0
+    ) -> None:
+        self.native = native
+        self.env = env
+        self.memory = memory
+        self.host = host
+        self.model = model
+        self.probe = probe
+        self.vcpu = vcpu
+        self.base = 0
+        """Ticks before the slice that runs."""
+        self.dr = [0, 0, 0, 0, 0, 0, DR6_INIT, DR7_INIT]
+        self.cr8 = 0
+        self.tsc_offset = 0
+        self.msrs: dict[int, int] = {}
+        self._msrs_shared = False
+        self._packed: bytes | None = None
+        self.halted = False
+        self.shadow_kind = 0
+        self.cr2 = 0
+        """CR2 as the guest sees it; Unicorn writes its own also for faults that are not the guest's."""
+        self.pending: Stop | None = None
+        self.debug_changed = True
+        """DR0-3 or DR7 changed: breakpoints must be armed anew."""
+
+    @property
+    def clock(self) -> int:
+        """Instruction starts since boot."""
+        return self.base + self.probe.fields[COUNTER]
+
+    @property
+    def tsc(self) -> int:
+        """The time-stamp counter: the clock, plus what WRMSR added."""
+        return self.clock + self.tsc_offset & M64
+
+    @tsc.setter
+    def tsc(self, value: int) -> None:
+        self.tsc_offset = value - self.clock
+
+    @property
+    def rip(self) -> int:
+        """Offset of the current instruction."""
+        return self.env.q[EIP]
+
+    def stop(self, stop: Stop) -> None:
+        """End the run at the next instruction boundary; the first request wins."""
+        if self.pending is None:
+            self.pending = stop
+        fields = self.probe.fields
+        if fields[LIMIT] > fields[COUNTER]:
+            fields[LIMIT] = fields[COUNTER]
+
+    def count_start(self) -> None:
+        """Count an instruction start that Unicorn's hooks did not see (its fetch faulted)."""
+        self.probe.fields[COUNTER] += 1
+
+    # what the guest sees
+
+    @property
+    def shadow(self) -> int:
+        """Interrupt shadow: 0 none, 1 by STI, 2 by MOV SS."""
+        return (self.shadow_kind or 1) if self.env.d[HFLAGS] & HF.INHIBIT else 0
+
+    def set_msr(self, index: int, value: int) -> None:
+        """Write an MSR that is kept here (captured states share the mapping until it changes)."""
+        if self._msrs_shared:
+            self.msrs = dict(self.msrs)
+            self._msrs_shared = False
+        self.msrs[index] = value
+        self._packed = None
+
+    def packed_msrs(self) -> bytes:
+        """The kept MSRs as (index, value) pairs of 64 bits."""
+        if self._packed is None:
+            flat = [word for pair in self.msrs.items() for word in pair]
+            self._packed = struct.pack(f"<{len(flat)}Q", *flat)
+        return self._packed
+
+    def replace_msrs(self, msrs: Mapping[int, int]) -> None:
+        """Take over a whole mapping."""
+        self.msrs = dict(msrs)
+        self._msrs_shared = False
+        self._packed = None
+
+    def capture(self) -> Captured:
+        """The state now, undecoded."""
+        self._msrs_shared = True
+        env = self.env
+        return (
+            env.raw(),
+            env.flags(),
+            tuple(self.dr),
+            self.cr8,
+            self.halted,
+            self.shadow,
+            self.msrs,
+        )
+
+    def state(self) -> CpuState:
+        """The state now."""
+        return decode(*self.capture())
+
+    # events
+
+    def note_register(self, name: str, old: int, new: int) -> None:
+        """Record a write to a control or debug register."""
+        self.host.record(ControlRegisterEvent(self.clock, self.rip, self.vcpu, name, old, new))
+
+    def note_mode(self, before: tuple[int, int], rip: int) -> None:
+        """Record a change of (code size, CPL), if there was one since ``before``; ``rip`` did it."""
+        now = self.mode
+        if now[0] != before[0]:
+            self.host.record(ModeEvent(self.clock, rip, self.vcpu, f"{before[0]} -> {now[0]}"))
+        if now[1] != before[1]:
+            self.host.record(ModeEvent(self.clock, rip, self.vcpu, f"CPL {before[1]} -> {now[1]}"))
+
+    @property
+    def mode(self) -> tuple[int, int]:
+        """Code size in bits and CPL."""
+        h = self.env.d[HFLAGS]
+        return 64 if h & HF.CS64 else 32 if h & HF.CS32 else 16, h & 3
+
+    @property
+    def trap_flag(self) -> bool:
+        """RFLAGS.TF."""
+        return bool(self.env.q[EFLAGS] & FLAG.TF)
+
+    def settle_flags(self) -> int:
+        """RFLAGS, and from now on no longer lazy."""
+        env = self.env
+        flags = env.flags()
+        if env.d[CC_OP] != CC_OP_EFLAGS:
+            env.set_flags(flags)
+        return flags

@@ -1,0 +1,302 @@
+"""`UnicornEngine`: the Engine contract on Unicorn.
+
+Time is exact because only one thing ends a run: the probe at an instruction start (see `probe`).  ``emu_stop`` from
+hooks or threads and ``timeout=`` leave Unicorn in mid-instruction and are not used.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from kvmscope.vmm.engine import Capability, Stop, StopReason
+from kvmscope.vmm.unicorn import capture, layout
+from kvmscope.vmm.unicorn.cpu import Cpu
+from kvmscope.vmm.unicorn.env import EIP, HF, HFLAGS, IS_INT, OLD_EXCEPTION, Env
+from kvmscope.vmm.unicorn.events import EventHooks
+from kvmscope.vmm.unicorn.layout import ENV
+from kvmscope.vmm.unicorn.memory import PHYSICAL_BITS, Memory
+from kvmscope.vmm.unicorn.model import Model
+from kvmscope.vmm.unicorn.native import (
+    IN,
+    MEM,
+    OUT,
+    UC_ERR_FETCH_PROT,
+    UC_ERR_FETCH_UNMAPPED,
+    UC_ERR_OK,
+    HookKind,
+    Native,
+)
+from kvmscope.vmm.unicorn.probe import COUNTER, LIMIT, PREVIOUS, Probe
+from kvmscope.vmm.unicorn.traps import Traps
+from kvmscope.x86.profiles import INTEL
+from kvmscope.x86.state import CpuState
+
+if TYPE_CHECKING:
+    from kvmscope.vmm.engine import EngineHost
+    from kvmscope.x86.profiles import Profile
+
+__all__ = ["UnicornEngine"]
+
+_SCRATCH: Final = 1 << PHYSICAL_BITS + 1
+"""Physical address of the engine's own page, out of reach of the guest: it holds the fake VMCB and MSR bitmap."""
+_SCRATCH_SIZE: Final = 0x4000
+_MSR_BITMAP: Final = 0x1000
+_START_CODE: Final = 0x3000
+
+TLB_GRID: Final = 1 << 16
+"""Ticks between flushes of the software TLB.  A stale entry is hidden state: flushing at the same ticks in every run
+makes a guest that misses an INVLPG replay alike."""
+
+
+class UnicornEngine:
+    """One processor; see `kvmscope.vmm.engine.Engine`.
+
+    ``ram`` is guest memory from physical address 0, owned by the caller and shared with Unicorn; every other physical
+    address is device space and goes to ``host``.
+    """
+
+    name = "unicorn"
+
+    def __init__(
+        self,
+        ram: mmap.mmap,
+        host: EngineHost,
+        profile: Profile = INTEL,
+        *,
+        vcpu: int = 0,
+        python_probe: bool = False,
+    ) -> None:
+        layout.check_version()
+        from unicorn import UC_ARCH_X86, UC_MODE_64, Uc
+        from unicorn.x86_const import UC_CPU_X86_ICELAKE_SERVER, UC_X86_INS_IN, UC_X86_INS_OUT
+
+        uc = Uc(UC_ARCH_X86, UC_MODE_64, UC_CPU_X86_ICELAKE_SERVER)
+        layout.check(uc)
+        self._native = native = Native(uc)
+        self._host = host
+        self._env = env = Env(native)
+        self._memory = memory = Memory(ram, env, host)
+        native.map_ram(0, memory.size, memory.address)
+        self._scratch = mmap.mmap(-1, _SCRATCH_SIZE)
+        self._scratch_anchor = ctypes.c_char.from_buffer(self._scratch)
+        native.map_ram(_SCRATCH, _SCRATCH_SIZE, ctypes.addressof(self._scratch_anchor))
+        native.map_device(memory.size, (1 << PHYSICAL_BITS) - memory.size, self._mmio_read, self._mmio_write)
+        uc.ctl_exits_enabled(True)
+        model = Model(profile)
+        self._first_block(native)
+        model.install(env)
+
+        self._traps = Traps()
+        self._probe = probe = Probe(native, self._traps.on_start, force_python=python_probe)
+        self.cpu = cpu = Cpu(native, env, memory, host, model, probe, vcpu)
+        self._traps.attach(cpu)
+        memory.code_written = self._invalidate
+        self._events = EventHooks(cpu)
+        self._events.install(native)
+        native.hook(HookKind.INSN, IN, self._port_read, instruction=UC_X86_INS_IN, default=0)
+        native.hook(HookKind.INSN, OUT, self._port_write, instruction=UC_X86_INS_OUT)
+        self._intercept()
+        self._watch: int | None = None
+        self._closed = False
+
+    def _first_block(self, native: Native) -> None:
+        """Run one instruction of our own: Unicorn reports new blocks only after its first."""
+        self._scratch[_START_CODE : _START_CODE + 2] = b"\x90\xf4"
+        native.start(_SCRATCH + _START_CODE)
+        self._env.halted.value = 0
+
+    def _intercept(self) -> None:
+        """Make sensitive instructions reach the interrupt hook as SVM exits (0x100 + code); no VMRUN is involved."""
+        env = self._env
+        self._scratch[_MSR_BITMAP : _MSR_BITMAP + 0x2000] = b"\xff" * 0x2000
+        self._scratch[0x48:0x50] = (_SCRATCH + _MSR_BITMAP).to_bytes(8, "little")
+        env.q[ENV["vm_vmcb"] // 8] = _SCRATCH
+        env.q[ENV["intercept"] // 8] = sum(1 << code - 0x60 for code in self._events.intercepts if code >= 0x60)
+        for name, base in (
+            ("intercept_cr_read", 0x00),
+            ("intercept_cr_write", 0x10),
+            ("intercept_dr_read", 0x20),
+            ("intercept_dr_write", 0x30),
+        ):
+            codes = [code - base for code in self._events.intercepts if base <= code < base + 16]
+            env.w[ENV[name] // 2] = sum(1 << code for code in codes)
+        env.d[HFLAGS] |= HF.GUEST
+
+    # contract
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """All of them."""
+        return frozenset(Capability)
+
+    @property
+    def clock(self) -> int:
+        """Instruction starts since boot."""
+        return self.cpu.clock
+
+    def get_state(self) -> CpuState:
+        """The processor's registers."""
+        return self.cpu.state()
+
+    def set_state(self, state: CpuState) -> None:
+        """Load all registers; the clock goes on."""
+        capture.load_state(self.cpu, state)
+
+    def run(self, ticks: int) -> Stop:
+        """Execute ``ticks`` instruction starts, or fewer with a reason."""
+        return self._run(ticks, StopReason.SLICE)
+
+    def step(self) -> Stop:
+        """Execute one instruction start."""
+        return self._run(1, StopReason.STEP)
+
+    def _run(self, ticks: int, done: StopReason) -> Stop:
+        cpu = self.cpu
+        if cpu.halted and cpu.pending is None:
+            return Stop(StopReason.HLT, cpu.base)
+        end = cpu.base + ticks
+        self._traps.resume()
+        while cpu.base < end and cpu.pending is None:
+            boundary = (cpu.base // TLB_GRID + 1) * TLB_GRID
+            self._slice(min(end, boundary) - cpu.base)
+            if cpu.base == boundary:
+                self._env.flush_tlb()
+        stop, cpu.pending = cpu.pending, None
+        if stop is None:
+            return Stop(done, cpu.base)
+        return replace(stop, tick=cpu.base)
+
+    def _slice(self, ticks: int) -> None:
+        cpu, probe = self.cpu, self._probe
+        fields = probe.fields
+        if cpu.debug_changed:
+            self._traps.arm()
+        probe.forget_last()
+        fields[COUNTER] = 0
+        fields[LIMIT] = ticks
+        # A request from another thread may have come before the limit was set.
+        if cpu.pending is not None:
+            return
+        status = self._native.start(self._env.q[EIP])
+        counted = fields[COUNTER]
+        if counted > fields[LIMIT]:
+            # The last start was stopped before it executed.
+            counted -= 1
+        if self._env.d[HFLAGS] & HF.INHIBIT:
+            self._note_shadow(fields[PREVIOUS])
+        cpu.base += counted
+        fields[COUNTER] = 0
+        if status != UC_ERR_OK:
+            self._failed(status)
+
+    def _note_shadow(self, address: int) -> None:
+        """Tell STI's interrupt shadow from MOV SS's by the instruction that cast it."""
+        code = self._memory.peek(address, 1)
+        self.cpu.shadow_kind = 1 if code == b"\xfb" else 2
+
+    def _failed(self, status: int) -> None:
+        cpu = self.cpu
+        where = self._env.linear_ip
+        self._env.d[OLD_EXCEPTION] = 0xFFFFFFFF
+        self._env.d[IS_INT] = 0
+        if status in (UC_ERR_FETCH_PROT, UC_ERR_FETCH_UNMAPPED):
+            detail = f"instruction fetch from device space at linear {where:#x}"
+        else:
+            detail = f"Unicorn cannot go on at linear {where:#x} (error {status})"
+        if cpu.pending is None:
+            cpu.pending = Stop(StopReason.UNSUPPORTED, cpu.base, detail)
+
+    def set_breakpoints(self, linear: Iterable[int]) -> None:
+        """Stop before the instructions at these linear addresses."""
+        self._traps.set_breakpoints(linear)
+
+    def request_stop(self, stop: Stop) -> None:
+        """End the run at the next instruction boundary; from a callback or any thread."""
+        self.cpu.stop(stop)
+
+    def capture(self) -> bytes:
+        """The processor's whole state."""
+        return capture.capture(self.cpu)
+
+    def decode(self, raw: bytes) -> CpuState:
+        """A `capture` as registers."""
+        return capture.decode_capture(raw)
+
+    def restore(self, raw: bytes, clock: int, dirty_pages: Iterable[int]) -> None:
+        """Put back a `capture`; ``dirty_pages`` are the page numbers whose RAM was just replaced."""
+        stale = sorted(self._memory.code_pages.intersection(dirty_pages))
+        for page in stale:
+            self._invalidate(page << 12, 0x1000)
+        capture.restore(self.cpu, raw)
+        self.cpu.base = clock
+        self.cpu.pending = None
+        self.cpu.debug_changed = True
+
+    def memory_written(self, physical: int, size: int) -> None:
+        """The VMM changed RAM."""
+        pages = range(physical >> 12, (physical + size - 1 >> 12) + 1)
+        if size and not self._memory.code_pages.isdisjoint(pages):
+            self._invalidate(physical, size)
+
+    def _invalidate(self, physical: int, size: int) -> None:
+        """Drop translated code of RAM [physical, physical+size).
+
+        Unicorn takes linear addresses only, so paging is off for the moment.
+        """
+        env = self._env
+        saved = env.raw()
+        env.disable_paging()
+        env.flush_tlb()
+        self._native.remove_blocks(physical, physical + size)
+        env.set_raw(saved)
+        env.flush_tlb()
+        if size >= 0x1000 and not physical & 0xFFF:
+            self._memory.code_pages.difference_update(range(physical >> 12, physical + size >> 12))
+
+    def watch_writes(self, callback: Callable[[int, int], None] | None) -> None:
+        """Report each store of an instruction or an event as (physical address, size).
+
+        The page walker's own stores of accessed and dirty bits are not seen.
+        """
+        if self._watch is not None:
+            self._native.unhook(self._watch)
+            self._watch = None
+        self._memory.on_write = callback
+        if callback is not None:
+            report = callback
+
+            def on_write(_uc: int, _kind: int, address: int, size: int, _value: int, _data: int) -> None:
+                report(address, size)
+
+            self._watch = self._native.hook(HookKind.MEM_WRITE, MEM, on_write)
+        # Blocks translated before the hook came, or with it, do not know about the change.
+        self._native.flush_blocks()
+
+    def close(self) -> None:
+        """Free the engine; the RAM buffer can be closed afterwards."""
+        if self._closed:
+            return
+        self._closed = True
+        self._native.close()
+        self._probe.close()
+        self._memory.close()
+        del self._scratch_anchor
+        self._scratch.close()
+
+    # the bus
+
+    def _port_read(self, _uc: int, port: int, size: int, _data: int) -> int:
+        return self._host.port_read(port, size, self._env.q[EIP]) & (1 << 8 * size) - 1
+
+    def _port_write(self, _uc: int, port: int, size: int, value: int, _data: int) -> None:
+        self._host.port_write(port, size, value & (1 << 8 * size) - 1, self._env.q[EIP])
+
+    def _mmio_read(self, offset: int, size: int) -> int:
+        return self._host.mmio_read(self._memory.size + offset, size, self._env.q[EIP])
+
+    def _mmio_write(self, offset: int, size: int, value: int) -> None:
+        self._host.mmio_write(self._memory.size + offset, size, value, self._env.q[EIP])

@@ -1,0 +1,161 @@
+"""Unicorn's interrupt and invalid-instruction hooks: what raised an event, and what is done about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from kvmscope.vmm.engine import Stop, StopReason
+from kvmscope.vmm.unicorn import decode, privileged
+from kvmscope.vmm.unicorn.controls import DebugFault
+from kvmscope.vmm.unicorn.delivery import DB, PF, UD, deliver
+from kvmscope.vmm.unicorn.env import (
+    CR,
+    EFLAGS,
+    EIP,
+    ERROR_CODE,
+    FLAG,
+    HF,
+    HFLAGS,
+    IS_INT,
+    OLD_EXCEPTION,
+)
+from kvmscope.vmm.unicorn.faults import Fault, Unsupported
+from kvmscope.vmm.unicorn.native import INTR, INVALID, HookKind
+from kvmscope.vmm.unicorn.privileged import Intercept
+from kvmscope.vmm.unicorn.probe import COUNTER, LAST, LIMIT, NOWHERE
+
+if TYPE_CHECKING:
+    from kvmscope.vmm.unicorn.cpu import Cpu
+    from kvmscope.vmm.unicorn.native import Native
+
+__all__ = ["BS", "EventHooks", "complete"]
+
+BS: Final = 1 << 14
+BD: Final = 1 << 13
+_SVM_EXIT: Final = 0x100
+_HAS_ERROR: Final = frozenset({8, 10, 11, 12, 13, 14, 17})
+
+
+def complete(cpu: Cpu, trap: bool) -> None:
+    """An instruction has completed in Python: shadow and RF end, and TF (``trap``) raises #DB."""
+    env = cpu.env
+    env.d[HFLAGS] &= ~HF.INHIBIT
+    env.q[EFLAGS] &= ~FLAG.RF
+    if trap:
+        deliver(cpu, DB, dr6=BS)
+
+
+class EventHooks:
+    """The two hooks of one processor."""
+
+    def __init__(self, cpu: Cpu) -> None:
+        self._cpu = cpu
+        self._retried = NOWHERE
+        """Address whose fetch fault is being retried as a block of one instruction."""
+        self.intercepts = frozenset(privileged.INTERCEPTS) | {Intercept.SWINT}
+
+    def install(self, native: Native) -> None:
+        """Add the hooks."""
+        native.hook(HookKind.INTR, INTR, self._on_interrupt)
+        native.hook(HookKind.INVALID, INVALID, self._on_invalid, default=False)
+
+    def _on_interrupt(self, _uc: int, number: int, _data: int) -> None:
+        cpu = self._cpu
+        env = cpu.env
+        try:
+            if number >= _SVM_EXIT:
+                self._intercepted(number - _SVM_EXIT)
+            elif number == DB:
+                # Unicorn's own debug registers are inert: this is TF.
+                deliver(cpu, DB, dr6=BS)
+            elif cpu.probe.fields[LAST] != env.linear_ip:
+                self._fetch_fault(number)
+            else:
+                self._raise(Fault(number, env.d[ERROR_CODE] if number in _HAS_ERROR else None, env.q[CR + 2]))
+        except Unsupported as reason:
+            self._unsupported(reason)
+        finally:
+            # Left as they are, the next #PF would become #DF and the next exit would move RIP.
+            env.d[OLD_EXCEPTION] = 0xFFFFFFFF
+            env.d[IS_INT] = 0
+            cpu.probe.forget_last()
+
+    def _raise(self, fault: Fault) -> None:
+        deliver(self._cpu, fault.vector, fault.error_code, fault.address if fault.vector == PF else None)
+
+    def _unsupported(self, reason: Unsupported) -> None:
+        cpu = self._cpu
+        cpu.stop(Stop(StopReason.UNSUPPORTED, cpu.clock, str(reason)))
+
+    def _fetch_fault(self, vector: int) -> None:
+        """A fault that came before the instruction at RIP was started: its bytes cannot be fetched.
+
+        Unicorn translates ahead, so the bytes may belong to a later instruction of the same block; a block of one
+        instruction tells.
+        """
+        cpu = self._cpu
+        env, fields = cpu.env, cpu.probe.fields
+        address, where = env.q[CR + 2], env.linear_ip
+        if fields[COUNTER] >= fields[LIMIT]:
+            # The run was over before this instruction.
+            env.q[CR + 2] = cpu.cr2
+            cpu.native.stop()
+            return
+        if vector == PF and address >> 12 != where >> 12 and self._retried != where:
+            env.q[CR + 2] = cpu.cr2
+            self._retried = where
+            env.cflags_next.value = 1
+            return
+        self._retried = NOWHERE
+        cpu.count_start()
+        self._raise(Fault(vector, env.d[ERROR_CODE] if vector in _HAS_ERROR else None, address))
+
+    def _intercepted(self, code: int) -> None:
+        cpu = self._cpu
+        trap = cpu.trap_flag
+        try:
+            if code == Intercept.SWINT:
+                self._software_interrupt()
+                return
+            privileged.execute(cpu, code)
+        except Fault as fault:
+            self._raise(fault)
+        except DebugFault:
+            deliver(cpu, DB, dr6=BD)
+        else:
+            complete(cpu, trap)
+
+    def _software_interrupt(self) -> None:
+        """INT n, INT3, INTO."""
+        cpu = self._cpu
+        data = decode.fetch(cpu)
+        ins = decode.decode(cpu, data, modrm=False)
+        length = ins.length
+        if ins.opcode == 0xCD:
+            vector = data[length]
+            length += 1
+        else:
+            vector = 3 if ins.opcode == 0xCC else 4
+        next_ip = cpu.env.q[EIP] + length & cpu.env.ip_mask
+        deliver(cpu, vector, software=True, next_ip=next_ip)
+
+    def _on_invalid(self, _uc: int, _data: int) -> bool:
+        cpu = self._cpu
+        try:
+            data = decode.fetch(cpu)
+            ins = decode.decode(cpu, data, modrm=False)
+            if ins.map == 0 and ins.opcode == 0xF1 and not ins.lock:
+                # ICEBP: a trap-like #DB that no DR6 bit marks.
+                env = cpu.env
+                env.q[EIP] = env.q[EIP] + ins.length & env.ip_mask
+                deliver(cpu, DB)
+            else:
+                deliver(cpu, UD)
+        except Fault:
+            deliver(cpu, UD)
+        except Unsupported as reason:
+            self._unsupported(reason)
+        finally:
+            cpu.env.d[OLD_EXCEPTION] = 0xFFFFFFFF
+            cpu.probe.forget_last()
+        return True

@@ -1,0 +1,63 @@
+"""What the CPU profile means to the engine: feature words for translation, CPUID, MSR rules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from kvmscope.vmm.unicorn.env import CR, HF, HFLAGS, XCR0, Env
+from kvmscope.vmm.unicorn.layout import ENV, FEATURE_WORDS
+from kvmscope.x86.cpuid import cpuid
+from kvmscope.x86.features import FEATURES
+from kvmscope.x86.msrs import reset_values
+
+if TYPE_CHECKING:
+    from kvmscope.x86.profiles import Profile
+
+__all__ = ["Model"]
+
+_WORD: Final = {
+    (1, 0, 3): "1.edx",
+    (1, 0, 2): "1.ecx",
+    (7, 0, 1): "7.ebx",
+    (7, 0, 2): "7.ecx",
+    (7, 0, 3): "7.edx",
+    (0x80000001, 0, 3): "80000001.edx",
+    (0x80000001, 0, 2): "80000001.ecx",
+    (0x8000000A, 0, 3): "8000000a.edx",
+    (0xD, 1, 0): "d.1.eax",
+}
+
+
+class Model:
+    """The processor model of one engine."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        self.intel = profile.intel
+        self.cr4_valid = profile.cr4_valid
+        self.efer_valid = profile.efer_valid
+        self.xcr0_valid = profile.xcr0_valid
+        self.msr_resets = reset_values(profile)
+
+    def install(self, env: Env) -> None:
+        """Make Unicorn's translator decode the profile's features and no others."""
+        words = dict.fromkeys(FEATURE_WORDS, 0)
+        for name in self.profile.features:
+            feature = FEATURES[name]
+            key = _WORD.get((feature.leaf, feature.subleaf, feature.register))
+            if key is not None:
+                words[key] |= 1 << feature.bit
+        first = ENV["features"] // 8
+        for key, index in FEATURE_WORDS.items():
+            env.q[first + index] = words[key]
+
+    def cpuid(self, env: Env, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+        """EAX, EBX, ECX, EDX."""
+        return cpuid(
+            self.profile,
+            leaf,
+            subleaf,
+            cr4=env.q[CR + 4],
+            xcr0=env.q[XCR0],
+            code64=bool(env.d[HFLAGS] & HF.CS64),
+        )

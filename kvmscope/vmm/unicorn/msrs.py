@@ -1,0 +1,103 @@
+"""RDMSR and WRMSR (SDM vol. 4; APM vol. 2 appendix A)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from kvmscope.vmm.events import MsrEvent
+from kvmscope.vmm.unicorn.env import CR, EFER, EIP, M32, M64, base_index
+from kvmscope.vmm.unicorn.faults import Fault, Unsupported
+from kvmscope.vmm.unicorn.layout import ENV
+from kvmscope.x86.msrs import check_read, check_write, stored_value, unsupported_write
+from kvmscope.x86.state import Seg
+
+if TYPE_CHECKING:
+    from kvmscope.vmm.unicorn.cpu import Cpu
+
+__all__ = ["IA32_EFER", "IA32_TSC", "NATIVE", "access", "read", "write"]
+
+GP: Final = 13
+IA32_TSC: Final = 0x10
+IA32_SYSENTER_CS: Final = 0x174
+IA32_EFER: Final = 0xC0000080
+
+NATIVE: Final = {
+    0x174: ENV["sysenter_cs"] // 8,
+    0x175: ENV["sysenter_esp"] // 8,
+    0x176: ENV["sysenter_eip"] // 8,
+    0x277: ENV["pat"] // 8,
+    0xC0000081: ENV["star"] // 8,
+    0xC0000082: ENV["lstar"] // 8,
+    0xC0000083: ENV["cstar"] // 8,
+    0xC0000084: ENV["fmask"] // 8,
+    0xC0000100: base_index(Seg.FS),
+    0xC0000101: base_index(Seg.GS),
+    0xC0000102: ENV["kernelgsbase"] // 8,
+    0xC0000103: ENV["tsc_aux"] // 8,
+}
+"""MSRs that live in Unicorn's state: index into the 64-bit view."""
+
+
+def access(cpu: Cpu, write_access: bool) -> int:
+    """Execute RDMSR or WRMSR at the current instruction; returns its length.  Raises `Fault`."""
+    q = cpu.env.q
+    index = q[1] & M32
+    if write_access:
+        value = q[0] & M32 | (q[2] & M32) << 32
+        write(cpu, index, value)
+    else:
+        value = read(cpu, index)
+        q[0], q[2] = value & M32, value >> 32
+    cpu.host.record(MsrEvent(cpu.clock, q[EIP], cpu.vcpu, index, value, write_access))
+    return 2
+
+
+def read(cpu: Cpu, index: int) -> int:
+    """The value of an MSR.  Raises `Fault` (#GP) if the profile has none such."""
+    if check_read(index, cpu.model.profile) is not None:
+        raise Fault(GP, 0)
+    return _value(cpu, index)
+
+
+def _value(cpu: Cpu, index: int) -> int:
+    where = NATIVE.get(index)
+    if where is not None:
+        return cpu.env.q[where] & (M32 if index == IA32_SYSENTER_CS else M64)
+    if index == IA32_EFER:
+        return cpu.env.q[EFER]
+    if index == IA32_TSC:
+        return cpu.tsc
+    value = cpu.msrs.get(index)
+    return cpu.model.msr_resets.get(index, 0) if value is None else value
+
+
+def write(cpu: Cpu, index: int, value: int) -> None:
+    """Write an MSR.
+
+    Raises `Fault` (#GP) for what the processor refuses, `Unsupported` for what it would do and the engine cannot.
+    """
+    profile = cpu.model.profile
+    old = _value(cpu, index)
+    if check_write(index, old, value, profile) is not None:
+        raise Fault(GP, 0)
+    reason = unsupported_write(index, value, profile)
+    if reason is not None:
+        raise Unsupported(reason)
+    value = stored_value(index, old, value, profile)
+    if index == IA32_EFER:
+        _write_efer(cpu, old, value)
+    elif index == IA32_TSC:
+        cpu.tsc = value
+    elif index in NATIVE:
+        cpu.env.q[NATIVE[index]] = value
+    else:
+        cpu.set_msr(index, value)
+
+
+def _write_efer(cpu: Cpu, old: int, value: int) -> None:
+    env = cpu.env
+    # LME cannot change while paging is on (SDM vol. 3A section 9.8.5).
+    if (value ^ old) & 0x100 and env.q[CR] & 1 << 31:
+        raise Fault(GP, 0)
+    env.q[EFER] = value & ~0x400 | old & 0x400
+    env.flush_tlb()

@@ -1,0 +1,157 @@
+"""The hook that runs at each instruction start: it counts, stops exactly, and traps chosen addresses.
+
+Unicorn's own counter (``emu_start(count=)``) counts an instruction twice when its store invalidates the translated
+block it is in, because the block is then left and the instruction started again.  This one recognises the second
+start: same address, same RCX and RSP (a REP iteration or a CALL to itself differs), and a block was invalidated in
+between.  It also keeps the address of the last instruction started, which names the branch that left for a
+non-canonical address, and calls back at the addresses in a table, without a hook of Unicorn's for each.
+
+The hook is native code on x86-64 hosts; elsewhere the same algorithm runs in Python, some 40 times slower.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import platform
+from collections.abc import Callable
+from typing import Final
+
+from kvmscope.vmm.unicorn.layout import CPU, TB_INVALIDATIONS, UC, engine_address, env_address
+from kvmscope.vmm.unicorn.native import CODE, HookKind, Native
+
+__all__ = ["COUNTER", "LAST", "LIMIT", "NOWHERE", "PREVIOUS", "REPEATS", "Probe"]
+
+COUNTER, LIMIT, LAST, PREVIOUS, SEEN, RCX, RSP, REPEATS = range(8)
+_P_SEEN, _P_ENV, _P_STOP, _P_EXIT, _P_ICOUNT, _P_TCG_EXIT, _P_TABLE, _P_CALLBACK = range(8, 16)
+
+NOWHERE: Final = 0xFFFFFFFFFFFFFFFF
+"""No instruction: as `LAST` it makes the next start count whatever its address."""
+
+_SLOTS: Final = 1 << 16
+_ANY: Final = 0xFFFFFFFFFFFFFFFE
+"""Table entry where several addresses share a slot (and for address 0): trap all of the slot's."""
+
+# void hook(uc, address, size, fields)
+_X86_64: Final = bytes.fromhex(
+    "488b4140488b00"  # mov rax, [rcx+8*P_SEEN]; mov rax, [rax]     blocks invalidated so far
+    "4c8b4148"  # mov r8, [rcx+8*P_ENV]
+    "4d8b4808"  # mov r9, [r8+8]                                    guest RCX
+    "4d8b5020"  # mov r10, [r8+32]                                  guest RSP
+    "4c8b5910"  # mov r11, [rcx+8*LAST]
+    "4c39de751b"  # cmp rsi, r11; jne new
+    "483b41207415"  # cmp rax, [rcx+8*SEEN]; je new
+    "4c3b4928750f"  # cmp r9, [rcx+8*RCX]; jne new
+    "4c3b51307509"  # cmp r10, [rcx+8*RSP]; jne new
+    "48ff4138"  # inc qword [rcx+8*REPEATS]                         the same start again
+    "48894120c3"  # mov [rcx+8*SEEN], rax; ret
+    "4c895918"  # new: mov [rcx+8*PREVIOUS], r11
+    "48897110"  # mov [rcx+8*LAST], rsi
+    "48894120"  # mov [rcx+8*SEEN], rax
+    "4c894928"  # mov [rcx+8*RCX], r9
+    "4c895130"  # mov [rcx+8*RSP], r10
+    "488b0148ffc0488901"  # COUNTER += 1
+    "483b4108771e"  # cmp rax, [rcx+8*LIMIT]; ja stop
+    "0fb7c6"  # movzx eax, si
+    "4c8b4170"  # mov r8, [rcx+8*P_TABLE]
+    "498b04c0"  # mov rax, [r8+8*rax]
+    "4885c07433"  # test rax, rax; jz done
+    "4839f07406"  # cmp rax, rsi; je trap
+    "4883f8fe7528"  # cmp rax, ANY; jne done
+    "ff6178"  # trap: jmp [rcx+8*P_CALLBACK]
+    "4c8b415041c60001"  # stop: stop_request = 1, as uc_emu_stop does
+    "4c8b415841c60001"  # exit_request = 1
+    "4c8b416841c70001000000"  # tcg_exit_req = 1
+    "4c8b41606641c700ffff"  # icount_decr.high = -1
+    "c3"  # done: ret
+)
+
+_CODE: Final = {"x86_64": _X86_64, "amd64": _X86_64}
+
+
+class Probe:
+    """Counter and traps of one engine.
+
+    ``fields[COUNTER]`` counts starts; when it exceeds ``fields[LIMIT]`` the engine stops before the instruction that
+    did it.  Lowering the limit from a hook or another thread therefore stops at the next instruction boundary.
+    ``trap(address)`` is called at each instruction start whose linear address was given to `add`, after it was
+    counted and before it executes.
+    """
+
+    def __init__(self, native: Native, trap: Callable[[int], None], *, force_python: bool = False) -> None:
+        engine = engine_address(native.uc)
+        cpu, env = env_address(native.uc)
+        self.fields = (ctypes.c_uint64 * 16)()
+        self._table = (ctypes.c_uint64 * _SLOTS)()
+        self._native = native
+        self._trap = trap
+        fields = self.fields
+        tcg = ctypes.c_uint64.from_address(engine + UC["tcg_ctx"]).value
+        fields[LAST] = NOWHERE
+        fields[_P_SEEN] = tcg + TB_INVALIDATIONS
+        fields[_P_ENV] = env
+        fields[_P_STOP] = engine + UC["stop_request"]
+        fields[_P_EXIT] = cpu + CPU["exit_request"]
+        fields[_P_ICOUNT] = ctypes.c_uint64.from_address(cpu + CPU["icount_decr_ptr"]).value + 2
+        fields[_P_TCG_EXIT] = cpu + CPU["tcg_exit_req"]
+        fields[_P_TABLE] = ctypes.addressof(self._table)
+        self._callback = CODE(self._on_trap)
+        fields[_P_CALLBACK] = ctypes.cast(self._callback, ctypes.c_void_p).value or 0
+        code = None if force_python else _CODE.get(platform.machine().lower())
+        self.native = code is not None
+        self._page: mmap.mmap | None = None
+        if code is None:
+            self._registers = (ctypes.c_uint64 * 16).from_address(env)
+            self._seen = ctypes.c_uint64.from_address(fields[_P_SEEN])
+            native.hook(HookKind.CODE, CODE, self._on_start)
+            return
+        self._page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        self._page[: len(code)] = code
+        self._anchor = ctypes.c_char.from_buffer(self._page)
+        native.hook_address(HookKind.CODE, ctypes.addressof(self._anchor), ctypes.addressof(self.fields))
+
+    def _on_trap(self, _uc: int, address: int, _size: int, _data: int) -> None:
+        try:
+            self._trap(address)
+        except BaseException as error:
+            self._native.error = error
+            self._native.stop()
+
+    def _on_start(self, _uc: int, address: int, _size: int, _data: int) -> None:
+        """The native hook's algorithm."""
+        f = self.fields
+        seen, rcx, rsp = self._seen.value, self._registers[1], self._registers[4]
+        if address == f[LAST] and seen != f[SEEN] and rcx == f[RCX] and rsp == f[RSP]:
+            f[REPEATS] += 1
+            f[SEEN] = seen
+            return
+        f[PREVIOUS], f[LAST], f[SEEN], f[RCX], f[RSP] = f[LAST], address, seen, rcx, rsp
+        f[COUNTER] += 1
+        if f[COUNTER] > f[LIMIT]:
+            self._native.stop()
+            return
+        entry = self._table[address & _SLOTS - 1]
+        if entry and entry in (address, _ANY):
+            self._trap(address)
+
+    def add(self, address: int) -> None:
+        """Trap the instruction at a linear address."""
+        slot = address & _SLOTS - 1
+        entry = self._table[slot]
+        if entry != address:
+            self._table[slot] = address if entry == 0 and address else _ANY
+
+    def clear(self) -> None:
+        """Forget all traps."""
+        ctypes.memset(self._table, 0, ctypes.sizeof(self._table))
+
+    def forget_last(self) -> None:
+        """The next start counts, whatever its address."""
+        self.fields[LAST] = NOWHERE
+
+    def close(self) -> None:
+        """Give the code page back; only after the engine is gone."""
+        if self._page is not None:
+            del self._anchor
+            self._page.close()
+            self._page = None
