@@ -1,1 +1,1 @@
-"""kvmscope.ui.render."""
+"""What panels draw: pure functions from a view and a size to rows."""

@@ -1,0 +1,106 @@
+"""All events known of a history, by position and by kind, grown by what each stop adds.
+
+A machine that stands in the past reports the events up to there only; those behind it are kept as long as history holds
+them, so that the timeline shows where the future is.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from itertools import pairwise
+from typing import Final
+
+from kvmscope.ui.render.event_text import EventKind, kind_of
+from kvmscope.vmm.events import Event
+from kvmscope.vmm.snapshot import Snapshot
+
+__all__ = ["EventIndex"]
+
+_BLOCKS: Final = "▁▂▃▄▅▆▇█"
+
+
+class EventIndex:
+    """Events in order of their tick."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.ticks: list[int] = []
+        self._by_kind: dict[EventKind, list[int]] = {}
+        self._first = 0
+        self._now: Snapshot | None = None
+        self.here = 0
+        """Number of events up to the present tick."""
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Take in a stop: what is new is added, what history no longer holds is forgotten."""
+        if snapshot is self._now:
+            return
+        self._now = snapshot
+        reported = snapshot.events
+        if snapshot.events_dropped != self._first:
+            self._forget_first(snapshot.events_dropped)
+        known = min(len(reported), len(self.events))
+        if (
+            known
+            and reported[known - 1] is not self.events[known - 1]
+            and reported[known - 1] != self.events[known - 1]
+        ):
+            # Another history: the same length says nothing.
+            self._clear()
+            known = 0
+        if len(reported) > known:
+            self._truncate(known)
+            for i in range(known, len(reported)):
+                self._append(reported[i])
+        elif len(self.events) > known and self.ticks[-1] > snapshot.last_tick:
+            # The future was cut: only what lies at or before the last tick of history remains.
+            self._truncate(max(known, bisect_right(self.ticks, snapshot.last_tick)))
+        if snapshot.tick == snapshot.last_tick:
+            self._truncate(len(reported))
+        self.here = len(reported)
+
+    def _clear(self) -> None:
+        self.events.clear()
+        self.ticks.clear()
+        self._by_kind.clear()
+
+    def _forget_first(self, dropped: int) -> None:
+        """Begin anew: the budget of events has run over, and positions have moved."""
+        self._first = dropped
+        self._clear()
+
+    def _append(self, event: Event) -> None:
+        self._by_kind.setdefault(kind_of(event), []).append(len(self.events))
+        self.events.append(event)
+        self.ticks.append(event.tick)
+
+    def _truncate(self, length: int) -> None:
+        if length >= len(self.events):
+            return
+        del self.events[length:]
+        del self.ticks[length:]
+        for positions in self._by_kind.values():
+            del positions[bisect_left(positions, length) :]
+
+    def kinds(self) -> dict[EventKind, int]:
+        """How many events of each kind there are."""
+        return {kind: len(found) for kind in EventKind if (found := self._by_kind.get(kind))}
+
+    def positions(self, kinds: frozenset[EventKind]) -> list[int] | range:
+        """Positions of the events of ``kinds`` (all when empty), in order."""
+        if not kinds:
+            return range(len(self.events))
+        chosen = [self._by_kind[kind] for kind in EventKind if kind in kinds and kind in self._by_kind]
+        if len(chosen) == 1:
+            return chosen[0]
+        return sorted(position for found in chosen for position in found)
+
+    def density(self, width: int, last_tick: int) -> str:
+        """A bar of ``width`` cells over the whole history: how many events fall in each part of it."""
+        total = max(last_tick + 1, self.ticks[-1] + 1 if self.ticks else 1)
+        edges = [bisect_left(self.ticks, total * i // width) for i in range(width + 1)]
+        counts = [b - a for a, b in pairwise(edges)]
+        most = max(counts, default=0)
+        if not most:
+            return " " * width
+        return "".join(_BLOCKS[max(0, (count * len(_BLOCKS) - 1) // most)] if count else " " for count in counts)
