@@ -194,6 +194,7 @@ def _judged(machine: Machine, reproducer: Reproducer, base: Result, stop: Stop, 
     from kvmscope.debug.run_scope import RunScope
     from kvmscope.reproducer.judge import judge
     from kvmscope.reproducer.registers import register_values
+    from kvmscope.vmm.engine import StopReason
 
     snapshot = machine.snapshot()
     scope = RunScope(snapshot, machine.image.symbols, machine.debug_exit)
@@ -210,7 +211,8 @@ def _judged(machine: Machine, reproducer: Reproducer, base: Result, stop: Stop, 
         notes=(*base.notes, *_unmentioned(reproducer, stop)),
     )
     result = _verdict(result, reproducer, stop)
-    if explained or result.verdict is not Verdict.PASS:
+    # A failed expectation after a plain end explains itself; an exception does not.
+    if explained or (result.verdict is not Verdict.PASS and stop.reason not in (StopReason.HLT, StopReason.DEBUG_EXIT)):
         from kvmscope.debug.explain import explain
 
         result = replace(result, explanation=explain(stop, snapshot, machine.image))

@@ -2,7 +2,7 @@
 ; title = "64-bit mode, ring 0"
 ; mode = "long64"
 ; expect = [
-;   "rax == 42",
+;   "rbx == 42",
 ;   "debug_exit == 0",
 ; ]
 ; ///
@@ -13,9 +13,8 @@ start:
         mov     eax, 6
         mov     ecx, 7
         mul     rcx
+        mov     rbx, rax
 
-        push    rax
         xor     eax, eax
         out     0xf4, al                ; end the test, status 0
-        pop     rax
         hlt

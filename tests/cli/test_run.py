@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kvmscope.cli import run_command_line
+
+CODE = """\
+; /// kvmscope
+; expect = [
+;   "eax == 7",
+;   "serial == 'hi'",
+; ]
+; ///
+        mov     dx, 0x3f8
+        mov     al, 'h'
+        out     dx, al
+        mov     al, 'i'
+        out     dx, al
+        mov     eax, 7
+        hlt
+"""
+
+
+def put(directory: Path, text: str = CODE) -> str:
+    path = directory / "t.asm"
+    path.write_text(text)
+    return str(path)
+
+
+def test_output_to_stdout_and_one_verdict_line_to_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    name = put(tmp_path)
+    assert run_command_line(["run", name]) == 0
+    out, err = capfd.readouterr()
+    assert out == "hi"
+    assert err == f"PASS {name}: 2 expectations met, stopped by hlt (7 instructions)\n"
+
+
+def test_a_failure_names_file_line_and_values(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    name = put(tmp_path, CODE.replace("eax == 7", "eax == 8"))
+    assert run_command_line(["run", name]) == 1
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[:2] == [f"{name}:3: expected eax == 8", "    eax is 7"]
+    assert lines[-1].startswith(f"FAIL {name}: 1 of 2 expectations not met")
+
+
+def test_json(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_command_line(["run", put(tmp_path), "--json"]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert set(document) == {
+        *("verdict", "engine", "instructions", "stop", "exit_status", "registers", "serial", "exceptions"),
+        *("vmexits", "expectations"),
+    }
+    assert (document["verdict"], document["engine"], document["instructions"], document["exit_status"]) == (
+        "pass",
+        "unicorn",
+        7,
+        0,
+    )
+    assert (document["serial"], document["exceptions"], document["vmexits"]) == ("hi", [], [])
+    assert document["stop"]["reason"] == "hlt"
+    assert all(isinstance(value, int) for value in document["registers"].values())
+    assert (document["registers"]["rax"], document["registers"]["rip"]) == (7, document["stop"]["rip"])
+    assert document["expectations"][0] == {"text": "eax == 7", "line": 3, "ok": True, "value": True, "message": ""}
+
+
+def test_json_of_exceptions(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    name = put(tmp_path, "; /// kvmscope\n; expect = [\"exception == '#PF'\"]\n; ///\nmov rax, [0x7fffffff0008]\n")
+    assert run_command_line(["run", "--json", name]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert document["exceptions"] == [
+        {"vector": 14, "name": "#PF", "error_code": 0, "rip": 0x400000, "cr2": 0x7FFFFFFF0008}
+    ]
+    assert document["stop"]["reason"] == "exception"
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "status", "verdict"),
+    [
+        ("mvo eax, 1\n", [], 2, "error"),
+        ("again: jmp again\n", ["--max-instructions", "100"], 124, "error"),
+        ("again: jmp again\n", ["--timeout", "0.05", "--max-instructions", "0xffffffffff"], 124, "error"),
+        ("hlt\n", ["--engine", "kvm"], 77, "skip"),
+        ("ud2\n", [], 1, "fail"),
+        ("hlt\n", ["--memory", "64M", "--cpu", "amd", "--smp", "1", "a", "b"], 0, "pass"),
+        ("hlt\n", ["a", "--no-cross-check", "--", "-b"], 0, "pass"),
+    ],
+)
+def test_exit_statuses(
+    text: str, options: list[str], status: int, verdict: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command_line(["run", put(tmp_path, text), "--json", *options]) == status
+    out, err = capfd.readouterr()
+    document = json.loads(out)
+    assert (document["verdict"], document["exit_status"]) == (verdict, status)
+    assert err.splitlines()[-1].startswith(verdict.upper())
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("; /// kvmscope\n; mdoe = 1\n; ///\n", [], ["t.asm:2", "mode"]),
+        ('; /// kvmscope\n; expect = ["rax = 5"]\n; ///\n', [], ["t.asm:2", "^", "=="]),
+        ("hlt\n", ["--engine", "unicron"], ["unicorn"]),
+        ("hlt\n", ["--cpu", "intle"], ["intel"]),
+    ],
+)
+def test_mistakes_are_messages(
+    text: str, options: list[str], words: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command_line(["run", put(tmp_path, text), *options]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    for word in words:
+        assert word in err
+
+
+def test_verbose_explains_the_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    name = put(tmp_path, "; /// kvmscope\n; expect = [\"exception == '#UD'\"]\n; ///\nud2\n")
+    assert run_command_line(["run", name]) == 0
+    quiet = capfd.readouterr().err
+    assert run_command_line(["run", name, "--verbose"]) == 0
+    told = capfd.readouterr().err
+    assert quiet.count("\n") == 1
+    assert "#UD" in told
+    assert told.endswith(quiet)
+
+
+def test_it_never_loads_the_user_interface(tmp_path: Path) -> None:
+    """In a process of its own, and through the whole of a run: assembling, the engine, judging."""
+    code = (
+        "import sys\n"
+        "from kvmscope.cli import run_command_line\n"
+        f"status = run_command_line(['run', {put(tmp_path)!r}])\n"
+        "print(status, sorted(m for m in sys.modules if m.split('.')[0] in ('textual', 'rich', 'pygments') or m.startswith('kvmscope.ui')))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("0 []\n"), done.stdout + done.stderr
