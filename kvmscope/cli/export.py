@@ -17,8 +17,8 @@ __all__ = ["main"]
 
 
 def _parser() -> Parser:
-    parser = argparse.ArgumentParser(
-        prog="kvmscope export", description="Write a reproducer as a test of another suite."
+    parser = Parser(
+        prog="kvmscope export", description="Write a reproducer as a test of another suite.", allow_abbrev=False
     )
     parser.add_argument("file", metavar="FILE", nargs="?", help="the reproducer")
     parser.add_argument("--to", metavar="TARGET", help=f"one of: {', '.join(TARGETS)}")

@@ -84,15 +84,23 @@ _HIGH_BYTES: Final = {"ah": "rax", "ch": "rcx", "dh": "rdx", "bh": "rbx"}
 class Needs:
     """What the conditions ask the test to record."""
 
-    events: bool = False
-    """The last exception, counted ones included."""
+    last: set[str] = field(default_factory=set)
+    """Of the last exception: ``vector``, ``error_code``, ``fault_rip``, ``fault_address``."""
     counts: bool = False
+    """How often each vector was delivered."""
+    total: bool = False
+    """How many exceptions and interrupts were delivered."""
     stop: bool = False
     debug_exit: bool = False
     control: set[str] = field(default_factory=set)
     """Control and debug registers, selectors, ``fs.base`` and ``gs.base``."""
     msrs: set[int] = field(default_factory=set)
     labels: set[str] = field(default_factory=set)
+
+    @property
+    def events(self) -> bool:
+        """Something of the exceptions on the way is asked for."""
+        return bool(self.last) or self.counts or self.total
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +218,7 @@ class _Writer:
             self.needs.stop = True
             return f"stop {operator} {constant}"
         if name == "exception":
-            self.needs.events = True
+            self.needs.last.add("vector")
             if not text:
                 return "last.vector == -1ul" if operator == "==" else "last.vector != -1ul"
             vector = vector_of(text)
@@ -222,13 +230,13 @@ class _Writer:
     def _name(self, name: str) -> str:
         lower = name.lower()
         if name in _EVENT_NAMES:
-            self.needs.events = True
             if name == "exceptions":
-                self.needs.counts = True
+                self.needs.total = True
                 self._undelivered(None)
-                return "(u64)exceptions"
+                return "exceptions"
             if name == "exception":
                 raise self.refused("exception can be compared with a mnemonic only")
+            self.needs.last.add(name)
             return f"last.{name}"
         if name == "debug_exit":
             self.needs.debug_exit = True
@@ -269,14 +277,14 @@ class _Writer:
     def _call(self, node: Call) -> str:
         argument = node.arguments[0]
         if node.function == "count":
-            self.needs.events = self.needs.counts = True
+            self.needs.counts = True
             vector = vector_of(argument.value) if isinstance(argument, Text) else None
             if isinstance(argument, Number):
                 vector = argument.value
             if vector is None:
                 raise self.refused("count() needs the name or number of a vector")
             self._undelivered(vector)
-            return f"(u64)count[{vector_constant(vector)}]"
+            return f"count[{vector_constant(vector)}]"
         if node.function == "msr":
             index = msr_index(argument.value) if isinstance(argument, Text) else None
             if isinstance(argument, Number):
@@ -287,10 +295,12 @@ class _Writer:
             return f"msr_{index:x}"
         if node.function in _SIZES:
             kind = _SIZES[node.function]
-            address = to_c(argument, self.translate)
+            address = to_c(node.arguments[0], self.translate)
             if node.function.startswith("p"):
-                return f"(u64)*({kind} *)phys_to_virt({address})"
-            return f"(u64)*({kind} *)({address})"
+                address = f"phys_to_virt({address})"
+            elif not isinstance(node.arguments[0], Number):
+                address = f"({address})"
+            return f"*(u64 *){address}" if kind == "u64" else f"(u64)*({kind} *){address}"
         raise self.refused(f"{node.function}() has no form in C")
 
     def _undelivered(self, vector: int | None) -> None:

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 
 from kvmscope.asm.image import Image, Severity
 from kvmscope.errors import ExportError
-from kvmscope.reproducer import Reproducer
+from kvmscope.reproducer import Overrides, Reproducer, run
 from kvmscope.reproducer.assembling import assemble_reproducer
 from kvmscope.vmm.engine import Stop, StopReason
 from kvmscope.vmm.events import Event, ExceptionEvent
 from kvmscope.vmm.machine import Machine
+from kvmscope.x86.profiles import PROFILES
 from kvmscope.x86.state import CpuState
 
-__all__ = ["Observed", "observe"]
+__all__ = ["Observed", "observe", "vendor_decides"]
 
 _SLICE = 1_000_000
 
@@ -55,3 +56,15 @@ def observe(reproducer: Reproducer) -> Observed:
         return Observed(assembly.image, initial, snapshot.cpu, stop, tuple(snapshot.events))
     finally:
         machine.close()
+
+
+def vendor_decides(reproducer: Reproducer) -> bool:
+    """True when the header names a CPU and the expectations do not hold on the other vendor's."""
+    if "cpu" not in reproducer.lines:
+        return False
+    own = run(reproducer).verdict
+    return any(
+        run(reproducer, overrides=Overrides(cpu=name)).verdict is not own
+        for name, profile in PROFILES.items()
+        if profile.vendor is not PROFILES[reproducer.config.cpu].vendor
+    )

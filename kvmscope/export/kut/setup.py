@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from kvmscope.export.kut.conditions import msr_constant, vector_constant
-from kvmscope.export.kut.observe import Observed
+from kvmscope.export.kut.observe import Observed, vendor_decides
 from kvmscope.export.kut.program import Program
 from kvmscope.export.model import refuse
 from kvmscope.reproducer import Reproducer
@@ -53,9 +53,7 @@ class Setup:
     """(condition that must hold, words)."""
     counted: list[HandlerInit] = field(default_factory=list)
     """Handlers entered through a stub that records the exception."""
-    vm: bool = False
     pages: bool = False
-    memory: bool = False
 
 
 def check_machine(reproducer: Reproducer) -> None:
@@ -93,13 +91,13 @@ class _Builder:
         self.out = Setup()
 
     def run(self) -> Setup:
-        self.out.vm = True
+        # Contents are at physical addresses: written while the identity map is whole.
+        for content in self.config.contents:
+            self._memory(content)
         for page in self.config.pages:
             self._page(page)
         if self.config.ring == 3:
             self._user_pages()
-        for content in self.config.contents:
-            self._memory(content)
         self._descriptors()
         self._stacks()
         for handler in self.config.handlers:
@@ -164,7 +162,6 @@ class _Builder:
             self.out.lines.append(f"map_page({top} - PAGE_SIZE, {top} - PAGE_SIZE, {flags});")
 
     def _memory(self, content: MemoryInit) -> None:
-        self.out.memory = True
         number = sum("static const" in line and "memory_" in line for line in self.out.data)
         size = len(content.data) or sum(width for width, _ in content.words)
         if isinstance(content.address, int):
@@ -327,7 +324,7 @@ class _Builder:
         self.out.restore.append(f"wrmsr({name}, host_msr_{index:x});")
 
     def _features(self) -> None:
-        if "cpu" in self.reproducer.lines:
+        if vendor_decides(self.reproducer):
             intel = self.config.cpu == "intel"
             self.out.features.append(("is_intel()" if intel else "!is_intel()", "Intel only" if intel else "AMD only"))
         cr4 = self.observed.final.cr4

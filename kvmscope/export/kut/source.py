@@ -28,6 +28,7 @@ __all__ = ["test_source"]
 
 _EXIT_CANDIDATES: Final = (18, 16, 19, 5, 4)
 """Vectors that nothing but a stray machine check or FPU error raises, with an entry in kvm-unit-tests."""
+_NO_CODE: Final = re.compile(r'"(?:\\.|[^"\\])*"|/\*.*?\*/', re.DOTALL)
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_]\w*")
 _ENGINE_FLAGS: Final = 0x2
 _RIP_NAMES: Final = ("rip", "eip", "ip")
@@ -37,15 +38,16 @@ def test_source(reproducer: Reproducer, observed: Observed) -> str:
     """The C text.  Raises ExportError naming what cannot be said in a test."""
     check_machine(reproducer)
     _check_end(reproducer, observed)
-    # Labels that the C code or the library uses as names get a prefix: found by looking at the text without them.
-    draft = _Composer(reproducer, observed, {}).text(asm=False)
-    used = set(_IDENTIFIER.findall(draft)) | _C_WORDS
-    renamed = {
-        label: f"guest_{label.lstrip('.$')}" for label in observed.image.symbols if label in used - _own(draft, label)
-    }
+    # Labels that the C code or the library uses as names get a prefix: found by looking at a draft without them.
+    labels = observed.image.symbols
+    hidden = {label: f"label{number}{_HIDDEN}" for number, label in enumerate(labels)}
+    draft = _Composer(reproducer, observed, hidden).text()
+    used = _C_WORDS | set(_IDENTIFIER.findall(_NO_CODE.sub("", draft)))
+    renamed = {label: f"guest_{label.strip('.$')}" for label in labels if label in used or not label.isidentifier()}
     return _Composer(reproducer, observed, renamed).text()
 
 
+_HIDDEN: Final = "_of_the_program"
 _C_WORDS: Final = frozenset(
     [
         "auto",
@@ -119,15 +121,6 @@ _C_WORDS: Final = frozenset(
 )
 
 
-def _own(draft: str, label: str) -> set[str]:
-    """The label itself where the draft names it only as a label (a declaration or an address)."""
-    uses = re.findall(rf"(?<![\w.]){re.escape(label)}\b", draft)
-    declared = re.findall(
-        rf"(?:\(ulong\)|extern char |set_idt_entry\(\w+, |, )(?:\(ulong\))?{re.escape(label)}\b", draft
-    )
-    return {label} if len(uses) == len(declared) and label not in _C_WORDS else set()
-
-
 def _check_end(reproducer: Reproducer, observed: Observed) -> None:
     """Ends that a test can catch: an exception, the debug exit, HLT."""
     reason = observed.stop.reason
@@ -174,13 +167,13 @@ class _Composer:
         record = self.needs.events and bool(self.config.handlers)
         self.setup: Setup = setup_of(reproducer, observed, self.program, renamed, record=record)
 
-    def text(self, *, asm: bool = True) -> str:
-        """The file; without the asm block for a look at the names that C uses."""
+    def text(self) -> str:
+        """The file."""
         parts = [
             self._comment(),
             self._includes(),
             self._declarations(),
-            self._program() if asm else "",
+            self._program(),
             self._enter(),
             self._records(),
             "\n\n".join(self.setup.data),
@@ -212,9 +205,10 @@ class _Composer:
         return sorted(name.replace(".", "_") for name in self.needs.control)
 
     def _declarations(self) -> str:
-        lines = ["/* Vectors that the program uses to stop in place of its debug exit and HLT */"]
+        lines = ["/* INT with these vectors stands in the program for its debug exit and for HLT */"]
         lines.append(f"#define EXIT_VECTOR\t{vector_constant(self.exit_vector)}")
-        lines.append(f"#define HLT_VECTOR\t{vector_constant(self.hlt_vector)}")
+        if self.program.has_hlt:
+            lines.append(f"#define HLT_VECTOR\t{vector_constant(self.hlt_vector)}")
         lines.append("")
         lines.append("enum guest_stop { STOP_NONE, STOP_EXCEPTION, STOP_DEBUG_EXIT, STOP_HLT };")
         lines.append("")
@@ -261,8 +255,7 @@ class _Composer:
         lines.append('    ".balign 4096\\n"' if ring3 else "")
         lines.append('    "guest_end:\\n"' if ring3 else "")
         lines.append('    ".popsection\\n");')
-        first = len(lines) - len(self.program.lines)
-        return "\n".join(line for number, line in enumerate(lines) if line or first <= number < len(lines) - 4)
+        return "\n".join(line for line in lines if line)
 
     def _enter(self) -> str:
         return """/* IRET to the program with the registers in guest; its end comes back to leave_guest. */
@@ -291,13 +284,18 @@ static char stop_stack[4096] __attribute__((aligned(16)));"""
         """The last exception and counts; stubs that note an exception and go on to the program's own handler."""
         if not self.needs.events:
             return ""
-        out = [
-            "/* The last exception, as delivered */\n"
-            "static struct {\n\tu64 vector, error_code, fault_rip, fault_address;\n"
-            "} last __attribute__((used)) = { -1ul, -1ul, -1ul, -1ul };"
-        ]
+        out = []
+        if self.needs.last:
+            fields = self._last_fields()
+            initial = ", ".join("-1ul" for _ in fields)
+            out.append(
+                "/* The last exception, as delivered */\n"
+                f"static struct {{\n\tu64 {', '.join(fields)};\n}} last __attribute__((used)) = {{ {initial} }};"
+            )
         if self.needs.counts:
-            out.append("static u64 count[256] __attribute__((used)), exceptions __attribute__((used));")
+            out.append("static u64 __attribute__((used)) count[256];")
+        if self.needs.total:
+            out.append("static u64 __attribute__((used)) exceptions;")
         text = "\n".join(out)
         for handler in self.setup.counted:
             text += "\n\n" + self._stub(handler.vector, handler.target)
@@ -310,61 +308,49 @@ static char stop_stack[4096] __attribute__((aligned(16)));"""
         # MOV and LEA leave the flags alone, so the handler is entered exactly as by the processor.
         body = ["push %rax"]
         if vector < 32:
-            body += [
-                f"movq ${vector}, last(%rip)",
-                "mov 8(%rsp), %rax" if coded else "mov $-1, %rax",
-                "mov %rax, 8 + last(%rip)",
-                f"mov {16 if coded else 8}(%rsp), %rax",
-                "mov %rax, 16 + last(%rip)",
-                "mov %cr2, %rax",
-                "mov %rax, 24 + last(%rip)",
-            ]
-        if self.needs.counts:
-            for place in (f"{8 * vector} + count(%rip)", "exceptions(%rip)"):
-                body += [f"mov {place}, %rax", "lea 1(%rax), %rax", f"mov %rax, {place}"]
+            reads = {
+                "vector": [],
+                "error_code": ["mov 8(%rsp), %rax" if coded else "mov $-1, %rax"],
+                "fault_rip": [f"mov {16 if coded else 8}(%rsp), %rax"],
+                "fault_address": ["mov %cr2, %rax"],
+            }
+            for number, field in enumerate(self._last_fields()):
+                place = f"{8 * number} + last(%rip)" if number else "last(%rip)"
+                body += [*reads[field], f"movq ${vector}, {place}" if field == "vector" else f"mov %rax, {place}"]
+        places = [f"{8 * vector} + count(%rip)"] * self.needs.counts + ["exceptions(%rip)"] * self.needs.total
+        for place in places:
+            body += [f"mov {place}, %rax", "lea 1(%rax), %rax", f"mov %rax, {place}"]
         body += ["pop %rax", f"jmp {goal}"]
         lines = "\n".join(f'    "\\t{line}\\n"' for line in body)
         return f'extern char {name}[];\nasm(".pushsection .text\\n"\n    "{name}:\\n"\n{lines}\n    ".popsection\\n");'
 
+    def _last_fields(self) -> list[str]:
+        return [name for name in ("vector", "error_code", "fault_rip", "fault_address") if name in self.needs.last]
+
     # C
 
     def _stop_handler(self) -> str:
-        lines = ["guest = *regs;"]
-        lines.append("if (regs->vector == EXIT_VECTOR)\n\tstop = STOP_DEBUG_EXIT;")
-        lines.append("else if (regs->vector == HLT_VECTOR)\n\tstop = STOP_HLT;")
+        ends = [("EXIT_VECTOR", ["stop = STOP_DEBUG_EXIT;"])]
         if self.needs.debug_exit:
-            width = self._exit_width()
-            lines[1] = f"if (regs->vector == EXIT_VECTOR) {{\n\tstop = STOP_DEBUG_EXIT;\n\tdebug_exit = {width};\n}}"
-            lines[2] = "else if (regs->vector == HLT_VECTOR) {\n\tstop = STOP_HLT;\n}"
-            lines[1:3] = [lines[1] + " " + lines[2]]
-        if self.needs.events:
-            body = [
-                "stop = STOP_EXCEPTION;",
-                "last.vector = regs->vector;",
-                f"last.error_code = BIT(regs->vector) & {_coded_mask()} ? regs->error_code : -1ul;",
-                "last.fault_rip = regs->rip;",
-                "last.fault_address = read_cr2();",
-            ]
-            if self.needs.counts:
-                body += ["count[regs->vector]++;", "exceptions++;"]
-            tail = " else {\n" + "\n".join(f"\t{line}" for line in body) + "\n}"
-            if not self.needs.debug_exit:
-                lines[1:] = [
-                    "if (regs->vector == EXIT_VECTOR) {\n\tstop = STOP_DEBUG_EXIT;\n} else if "
-                    "(regs->vector == HLT_VECTOR) {\n\tstop = STOP_HLT;\n}"
-                ]
-            lines[-1] += tail
-        elif self.needs.debug_exit:
-            lines[-1] += " else {\n\tstop = STOP_EXCEPTION;\n}"
-        else:
-            lines.append("else\n\tstop = STOP_EXCEPTION;")
+            ends[0][1].append(f"debug_exit = {self._exit_width()};")
+        if self.program.has_hlt:
+            ends.append(("HLT_VECTOR", ["stop = STOP_HLT;"]))
+        values = {
+            "vector": "regs->vector",
+            "error_code": f"BIT(regs->vector) & {_coded_mask()} ? regs->error_code : -1ul",
+            "fault_rip": "regs->rip",
+            "fault_address": "read_cr2()",
+        }
+        other = ["stop = STOP_EXCEPTION;", *(f"last.{name} = {values[name]};" for name in self._last_fields())]
+        other += ["count[regs->vector]++;"] * self.needs.counts + ["exceptions++;"] * self.needs.total
+        blocks = [(f"if (regs->vector == {vector})", body) for vector, body in ends] + [("", other)]
+        lines = ["guest = *regs;", _chain(blocks)]
         lines += self._captures()
         lines += [
             "",
             "write_cr0(host_cr0);",
             "write_cr4(host_cr4);",
             "write_cr3(host_cr3);",
-            "wrmsr(MSR_EFER, host_efer);",
             "wrmsr(MSR_GS_BASE, host_gs_base);",
         ]
         if self._uses_debug_registers():
@@ -379,7 +365,7 @@ static char stop_stack[4096] __attribute__((aligned(16)));"""
             "regs->ss = KERNEL_DS;",
             "regs->rsp = host_rsp;",
         ]
-        body = "\n".join(_indent(line) for line in [*self.setup.restore, *lines] if True)
+        body = "\n".join(_indent(line) for line in [*self.setup.restore, *lines])
         return f"static void guest_stopped(struct ex_regs *regs)\n{{\n{body}\n}}"
 
     def _exit_width(self) -> str:
@@ -446,7 +432,7 @@ static void map_page(ulong virt, u64 phys, u64 flags)
             "\tboot_idt[caught[i]].ist = 7;",
             "}",
             "set_idt_dpl(EXIT_VECTOR, 3);",
-            "set_idt_dpl(HLT_VECTOR, 3);",
+            *(["set_idt_dpl(HLT_VECTOR, 3);"] if self.program.has_hlt else []),
         ]
         for vector in (3, 4):
             if vector not in {h.vector for h in self.config.handlers} | {self.exit_vector, self.hlt_vector}:
@@ -520,13 +506,15 @@ static void map_page(ulong virt, u64 phys, u64 flags)
                 lines.append(f"write_{name}({selector:#x});")
         lines.append(f"wrmsr(MSR_GS_BASE, {cpu.segments[Seg.GS].base:#x});")
         lines += ["enter_guest();", ""]
-        lines += [
-            "if (stop == STOP_EXCEPTION)",
-            '\treport_info("ended by %s, error code %#lx, rip %#lx", exception_mnemonic(guest.vector),',
-            "\t\t    guest.error_code, guest.rip);",
-        ]
+        if self.observed.stop.reason is not StopReason.EXCEPTION:
+            lines += [
+                "if (stop == STOP_EXCEPTION)",
+                '\treport_info("ended by %s, error code %#lx, rip %#lx", exception_mnemonic(guest.vector),',
+                "\t\t    guest.error_code, guest.rip);",
+            ]
         lines += self._reports()
-        lines += ["", "return report_summary();"]
+        # EFER.NXE gives the page tables their meaning as long as reports read memory.
+        lines += ["", "wrmsr(MSR_EFER, host_efer);", "return report_summary();"]
         return "int main(int ac, char **av)\n{\n" + "\n".join(_indent(line) for line in lines) + "\n}"
 
     def _reports(self) -> list[str]:
@@ -576,6 +564,17 @@ def _bits(register: str, value: int) -> str:
     if value:
         names.append(f"{value:#x}ul")
     return " | ".join(names) or "0"
+
+
+def _chain(blocks: list[tuple[str, list[str]]]) -> str:
+    """``if`` .. ``else if`` .. ``else``, with braces where one branch has more than one statement."""
+    braces = any(len(body) > 1 for _, body in blocks)
+    text = ""
+    for head, body in blocks:
+        lead = "" if not text else " else" if braces else "\nelse"
+        text += " ".join(part for part in (lead, head, "{" if braces else "") if part) + "\n"
+        text += "\n".join(f"\t{line}" for line in body) + ("\n}" if braces else "")
+    return text
 
 
 def _coded_mask() -> str:
