@@ -21,6 +21,11 @@ __all__ = ["Finding", "State", "all_findings"]
 _KVM_GET_API_VERSION: Final = 0xAE00
 _KVM_API_VERSION: Final = 12
 """The only one there has been since Linux 2.6.22."""
+_ASSEMBLERS: Final = {
+    "keystone": ("keystone", "assembling without any tool installed"),
+    "gas": ("GNU as", "a second opinion on every byte, and the forms that the built-in assembler lacks"),
+    "clang": ("clang", "a third assembler"),
+}
 _CLIPBOARDS: Final = ("wl-copy", "xclip", "xsel", "pbcopy")
 
 
@@ -46,7 +51,7 @@ class Finding:
 
 def all_findings() -> list[Finding]:
     """Every probe's answer, in the order in which they are printed."""
-    return [_python(), *_packages(), *_tools(), _assembler(), _kvm(), _dirty_tracking(), *_terminal()]
+    return [_python(), *_packages(), *_assemblers(), *_tools(), _kvm(), _dirty_tracking(), *_terminal()]
 
 
 def _python() -> Finding:
@@ -65,15 +70,13 @@ def _packages() -> Iterator[Finding]:
     yield _package("textual", "the terminal IDE", required=True)
     yield _unicorn()
     yield _package("capstone", "disassembly", required=True)
-    yield _package("keystone-engine", "assembling without any tool installed", "no wheel exists for this processor?")
     yield _package("ziglang", "clang as an assembler, from PyPI", "pip install 'kvmscope[portable]'")
 
 
-def _package(package: str, gives: str, hint: str = "", *, required: bool = False) -> Finding:
-    name = package.removesuffix("-engine")
-    version = _version(package)
+def _package(name: str, gives: str, hint: str = "", *, required: bool = False) -> Finding:
+    version = _version(name)
     if version is None:
-        return Finding(name, State.ABSENT, "not installed", gives, hint or f"pip install {package}", required)
+        return Finding(name, State.ABSENT, "not installed", gives, hint or f"pip install {name}", required)
     return Finding(name, State.FOUND, version, gives, required=required)
 
 
@@ -99,37 +102,41 @@ def _unicorn() -> Finding:
 
 
 def _tools() -> Iterator[Finding]:
-    yield _tool("as", "GNU as", "a second opinion on every byte, and all forms that the built-in assembler lacks")
-    yield _tool("ld", "GNU ld", "linking what GNU as assembled")
-    yield _tool("gcc", "gcc", "building exported tests")
-    yield _tool("clang", "clang", "a third assembler")
+    yield _tool("ld", "building exported tests", "binutils")
+    yield _tool("gcc", "building exported tests", "gcc")
 
 
-def _tool(command: str, name: str, gives: str) -> Finding:
+def _tool(command: str, gives: str, package: str) -> Finding:
     path = shutil.which(command)
     if path is None:
-        return Finding(name, State.ABSENT, "not installed", gives, f"install {_debian_package(command)}")
+        return Finding(command, State.ABSENT, "not installed", gives, f"install {package}")
     try:
         done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Finding(name, State.WRONG, f"{path}: {error}", gives)
+        return Finding(command, State.WRONG, f"{path}: {error}", gives)
     first = done.stdout.split("\n", 1)[0].strip()
     if done.returncode or not first:
-        return Finding(name, State.WRONG, f"{path} does not tell its version", gives)
-    return Finding(name, State.FOUND, f"{first} ({path})", gives)
+        return Finding(command, State.WRONG, f"{path} does not tell its version", gives)
+    return Finding(command, State.FOUND, f"{first} ({path})", gives)
 
 
-def _debian_package(command: str) -> str:
-    return "binutils" if command in ("as", "ld") else command
+def _assemblers() -> Iterator[Finding]:
+    """Each backend, then whether there is one at all."""
+    from kvmscope.asm import backends
 
-
-def _assembler() -> Finding:
-    usable = [name for name, package in (("keystone", "keystone-engine"), ("clang", "ziglang")) if _version(package)]
-    usable += [name for name, command in (("GNU as", "as"), ("clang", "clang")) if shutil.which(command)]
-    if not usable:
+    found = backends()
+    for backend in found:
+        name, gives = _ASSEMBLERS.get(backend.name, (backend.name, ""))
+        if backend.available:
+            yield Finding(name, State.FOUND, backend.version, gives)
+        else:
+            yield Finding(name, State.ABSENT, "not usable here", gives, backend.why_not)
+    usable = [_ASSEMBLERS.get(backend.name, (backend.name, ""))[0] for backend in found if backend.available]
+    if usable:
+        yield Finding("assembler", State.FOUND, " and ".join(usable), required=True)
+    else:
         hint = "install binutils, or pip install 'kvmscope[portable]'"
-        return Finding("assembler", State.ABSENT, "none of the above", "sources become code", hint, required=True)
-    return Finding("assembler", State.FOUND, " and ".join(dict.fromkeys(usable)), required=True)
+        yield Finding("assembler", State.ABSENT, "none of the above", "sources become code", hint, required=True)
 
 
 def _kvm() -> Finding:

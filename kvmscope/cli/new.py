@@ -25,7 +25,7 @@ def _parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Run the command; returns the exit status."""
     options = _parser().parse_args(argv)
-    from kvmscope.reproducer.templates import template, templates
+    from kvmscope.reproducer.starting_points import template, templates
 
     if options.template is None:
         width = max(len(one.name) for one in templates())

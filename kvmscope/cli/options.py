@@ -55,10 +55,11 @@ def seconds(text: str) -> float:
 def memory(text: str) -> int:
     """An argparse type: ``64M``, with the header's bounds."""
     from kvmscope.reproducer.fields import memory_size
+    from kvmscope.vmm.boot.prepare import MAX_MEMORY, MIN_MEMORY
 
     value = memory_size(text)
-    if value is None or not 1 << 20 <= value <= 4 << 30 or value % 4096:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size of 1M to 4G in whole pages of 4K")
+    if value is None or not MIN_MEMORY <= value <= MAX_MEMORY or value % 4096:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size of 1M to {MAX_MEMORY >> 20}M in whole pages of 4K")
     return value
 
 

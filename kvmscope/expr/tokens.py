@@ -97,6 +97,7 @@ def _number(spelling: str, text: str, at: int) -> int:
 
 
 def _text(text: str, start: int) -> tuple[str, int]:
+    # A newline may stand in a text as it is: "serial == 'done\\n'" in a TOML string has one.
     quote = text[start]
     out: list[str] = []
     at = start + 1
@@ -104,8 +105,6 @@ def _text(text: str, start: int) -> tuple[str, int]:
         char = text[at]
         if char == quote:
             return "".join(out), at + 1
-        if char == "\n":
-            break
         if char != "\\":
             out.append(char)
             at += 1

@@ -7,6 +7,7 @@ from typing import Final
 
 from kvmscope.reproducer.catalog import msr_index, msr_names, profile_names
 from kvmscope.reproducer.fields import U64, Fields, memory_size
+from kvmscope.vmm.boot.prepare import MAX_MEMORY, MIN_MEMORY
 from kvmscope.vmm.config import (
     Budget,
     DescriptorInit,
@@ -30,8 +31,6 @@ _PAGING: Final = {
     Mode.PROT32: (Paging.NONE, Paging.BITS32, Paging.PAE),
     Mode.LONG64: (Paging.LEVEL4, Paging.LEVEL5),
 }
-_MIN_MEMORY: Final = 1 << 20
-_MAX_MEMORY: Final = 4 << 30
 _MAX_SECONDS: Final = 24 * 3600.0
 _MAX_INSTRUCTIONS: Final = 10**13
 _MAX_CONTENTS: Final = 16 << 20
@@ -101,8 +100,8 @@ def _memory(fields: Fields) -> int:
     size = memory_size(value) if isinstance(value, str) else value
     if isinstance(size, bool) or not isinstance(size, int):
         raise fields.error(f'{key} is a size as "16M", not {value!r}', key, "suffixes: K, M, G")
-    if not _MIN_MEMORY <= size <= _MAX_MEMORY or size % 4096:
-        raise fields.error(f"{key} is 1M to 4G in whole pages of 4K, not {value!r}", key)
+    if not MIN_MEMORY <= size <= MAX_MEMORY or size % 4096:
+        raise fields.error(f"{key} is 1M to {MAX_MEMORY >> 20}M in whole pages of 4K, not {value!r}", key)
     return size
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -148,11 +147,10 @@ def _missing_requirement(reproducer: Reproducer, engine: str) -> str:
 def _has(name: str, engine: str) -> bool:
     if name == "kvm":
         return engine == "kvm"
-    if name in ("as", "clang"):
-        return shutil.which(name) is not None
-    from importlib.util import find_spec
+    from kvmscope.asm import backends
 
-    return find_spec(name) is not None
+    wanted = "gas" if name == "as" else name
+    return any(backend.available for backend in backends() if backend.name == wanted)
 
 
 def _unknown_names(reproducer: Reproducer, image: Image) -> tuple[Diagnostic, ...]:

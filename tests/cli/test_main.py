@@ -42,7 +42,7 @@ def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str])
         (["run", "--timeout=0", "x.asm"], ["seconds"]),
         (["run", "--timeout=nan", "x.asm"], ["seconds"]),
         (["run", "--max-instructions=-1", "x.asm"], ["above 0"]),
-        (["run", "--memory=5", "x.asm"], ["1M to 4G"]),
+        (["run", "--memory=5", "x.asm"], ["1M to 4076M"]),
         (["run", "absent.asm"], ["no such file"]),
         (["test", "absent"], ["no such file or directory"]),
         (["test", "-j", "0"], ["above 0"]),

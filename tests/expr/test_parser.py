@@ -83,7 +83,15 @@ def test_numbers(text: str, value: int) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("'a\\n'", "a\n"), ('"it\'s"', "it's"), ("'\\x41\\\\'", "A\\"), ("''", ""), ("'\\0'", "\0"), ("'é'", "é")],
+    [
+        ("'a\\n'", "a\n"),
+        ("'a\n'", "a\n"),
+        ('"it\'s"', "it's"),
+        ("'\\x41\\\\'", "A\\"),
+        ("''", ""),
+        ("'\\0'", "\0"),
+        ("'é'", "é"),
+    ],
 )
 def test_texts(text: str, value: str) -> None:
     assert parse(text).root == Text(value)
