@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
@@ -42,7 +42,7 @@ from textual.strip import Strip
 from kvmscope.ui.theme import Palette, palette_for
 from kvmscope.ui.view import View
 
-__all__ = ["Key", "Kind", "LinePanel", "PanelActivated", "Row", "Span", "plain"]
+__all__ = ["Key", "Kind", "LinePanel", "PanelActivated", "PanelTab", "Row", "Span", "TabChosen", "plain"]
 
 
 class Kind(StrEnum):
@@ -112,6 +112,21 @@ class PanelActivated(Message):
         return self.panel
 
 
+class PanelTab(NamedTuple):
+    """One of the panels that share a place: what its tab says and whether it is the one shown."""
+
+    kind: str
+    text: str
+    shown: bool
+
+
+@dataclass
+class TabChosen(Message):
+    """A tab in a title line was clicked."""
+
+    kind: str
+
+
 class _Spot(NamedTuple):
     """A place the cursor can stand at: window row, first column, width."""
 
@@ -152,6 +167,7 @@ class LinePanel(ScrollView, can_focus=True):
         self.top = 0
         """First row shown, where the panel has more rows than lines."""
         self._palette: Palette = palette_for("kvmscope-dark")
+        self._tabs: tuple[PanelTab, ...] = ()
         self._rows: list[Row] = []
         self._total = 0
         self._title = Row()
@@ -173,6 +189,10 @@ class LinePanel(ScrollView, can_focus=True):
         """A few words at the right end of the title line."""
         return ""
 
+    def enter_does(self, key: Key) -> str:
+        """A word for what Enter does on ``key``, for the footer."""
+        return _ENTER.get(key.kind, "open")
+
     def scroll_lines(self, lines: int) -> None:
         """Move the window by ``lines`` (wheel, paging, cursor at an edge); a panel without an end overrides this."""
         self.top = max(0, min(self.top + lines, self._total - self.window_height))
@@ -188,6 +208,17 @@ class LinePanel(ScrollView, can_focus=True):
         """Draw another stop; costs nothing while the panel is hidden."""
         self.view = view
         self.redraw()
+
+    def current_text(self) -> str:
+        """The text of the cursor's row, for copying; of all rows when nothing is selected."""
+        rows = self._rows if self._marked is None else [self._rows[self._marked.row]]
+        return "\n".join(line.rstrip() for line in plain(rows))
+
+    def set_tabs(self, tabs: tuple[PanelTab, ...]) -> None:
+        """Show these tabs in place of the title: the panel shares its place."""
+        if tabs != self._tabs:
+            self._tabs = tabs
+            self.redraw()
 
     @property
     def window_height(self) -> int:
@@ -280,20 +311,33 @@ class LinePanel(ScrollView, can_focus=True):
         return rows, self._title_row(width, " · ".join(words))
 
     def _title_row(self, width: int, right: str) -> Row:
-        style = "title_focus" if self.has_focus else "title"
-        if right and len(self.TITLE) + cell_len(right) + 7 > width:
-            room = max(0, width - len(self.TITLE) - 7)
+        head = self._head(width)
+        used = sum(cell_len(span.text) for span in head)
+        room = width - used - 4
+        if right and cell_len(right) > room:
             right = set_cell_size(right, room - 1).rstrip() + "…" if room > 8 else ""
         end = (Span(" "), Span(right, "dim"), Span(" ─", "rule")) if right else ()
-        used = 3 + len(self.TITLE) + (cell_len(right) + 3 if right else 0)
-        return Row(
-            (
-                Span("─ ", "rule"),
-                Span(self.TITLE, style),
-                Span(" " + "─" * max(0, width - used), "rule"),
-                *end,
-            )
-        )
+        fill = width - used - (cell_len(right) + 3 if right else 0)
+        return Row((*head, Span("─" * max(0, fill), "rule"), *end))
+
+    def _head(self, width: int) -> list[Span]:
+        """The title, or the tabs; tabs that do not fit are named by their digits only."""
+        strong = "title_focus" if self.has_focus else "title"
+        if not self._tabs:
+            return [Span("─ ", "rule"), Span(self.TITLE, strong), Span(" ", "rule")]
+        words = {tab.kind: tab.text for tab in self._tabs}
+        for tab in reversed(self._tabs):
+            if sum(len(word) + 3 for word in words.values()) + 2 <= width:
+                break
+            if not tab.shown and tab.text[:1].isdigit():
+                words[tab.kind] = tab.text.partition(" ")[0]
+        spans = [Span("─", "rule")]
+        for tab in self._tabs:
+            spans.append(Span(" ", "rule"))
+            style = ("tab_focus" if self.has_focus else "tab") if tab.shown else "title_off"
+            spans.append(Span(words[tab.kind], style))
+            spans.append(Span(" ", "rule"))
+        return spans
 
     def _repaint(self, lines: set[int]) -> None:
         """Repaint these lines of the widget; neighbours share a region."""
@@ -405,13 +449,8 @@ class LinePanel(ScrollView, can_focus=True):
         if self._marked is None and self._spots and self.has_focus:
             self._marked = self._spots[0]
             self._cursor = self._marked.row, self._marked.column
-        title = self._title
-        self._title = Row(
-            tuple(
-                Span(text, ("title_focus" if self.has_focus else "title") if style.startswith("title") else style)
-                for text, style, _key in title.spans
-            )
-        )
+        swap = _FOCUSED if self.has_focus else _BLURRED
+        self._title = Row(tuple(Span(text, swap.get(style, style)) for text, style, _key in self._title.spans))
         self._repaint({0} | ({self._marked.row + 1} if self._marked else set()))
 
     def action_move(self, step: int) -> None:
@@ -461,6 +500,9 @@ class LinePanel(ScrollView, can_focus=True):
     def on_click(self, event: events.Click) -> None:
         event.stop()
         row, column = event.y - 1, event.x
+        if row < 0:
+            self._tab_clicked(column)
+            return
         spot = next((s for s in self._spots if s.row == row and s.column <= column < s.column + s.width), None)
         if spot is None:
             return
@@ -468,6 +510,17 @@ class LinePanel(ScrollView, can_focus=True):
         self._set_cursor(spot)
         if again:
             self.action_activate()
+
+    def _tab_clicked(self, column: int) -> None:
+        tabs = iter(self._tabs)
+        at = 0
+        for text, style, _key in self._title.spans:
+            at += cell_len(text)
+            if style in ("tab", "tab_focus", "title_off"):
+                tab = next(tabs)
+                if at - cell_len(text) - 1 <= column <= at:
+                    self.post_message(TabChosen(tab.kind))
+                    return
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
         event.stop()
@@ -478,6 +531,19 @@ class LinePanel(ScrollView, can_focus=True):
         event.stop()
         event.prevent_default()
         self.scroll_lines(3)
+
+
+_ENTER: Final = {
+    Kind.REGISTER: "edit",
+    Kind.BYTE: "edit",
+    Kind.BREAKPOINT: "break",
+    Kind.CODE: "go there",
+    Kind.TICK: "travel there",
+    Kind.LINE: "go there",
+    Kind.WALK: "walk it",
+}
+_FOCUSED: Final = {"title": "title_focus", "tab": "tab_focus"}
+_BLURRED: Final = {focused: plain for plain, focused in _FOCUSED.items()}
 
 
 def plain(rows: Sequence[Row]) -> list[str]:

@@ -1,0 +1,86 @@
+"""The Textual application: themes, the one screen, and what happens when something breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+import traceback
+from contextlib import suppress
+from typing import ClassVar, Final
+
+from textual.app import App
+from textual.binding import BindingType
+
+from kvmscope.errors import KvmscopeError
+from kvmscope.ui.document import Document
+from kvmscope.ui.files import state_dir, write_atomically
+from kvmscope.ui.screen import MainScreen
+from kvmscope.ui.theme import THEMES
+
+__all__ = ["KvmscopeApp"]
+
+_SIGNALS: Final = (signal.SIGHUP, signal.SIGTERM)
+
+
+class KvmscopeApp(App[int]):
+    """kvmscope's terminal UI on one document."""
+
+    CSS_PATH = "style.tcss"
+    TITLE = "kvmscope"
+    ENABLE_COMMAND_PALETTE = False
+    """The screen has its own binding for it."""
+    BINDINGS: ClassVar[list[BindingType]] = []
+    NOTIFICATION_TIMEOUT = 8
+
+    def __init__(self, document: Document, *, theme: str = "") -> None:
+        super().__init__()
+        self.animation_level = "none"
+        for ours in THEMES:
+            self.register_theme(ours)
+        self.theme = theme or ("ansi-dark" if self.no_color else "kvmscope-dark")
+        self.main = MainScreen(document)
+        self.failure = ""
+        """What to tell the user after an unexpected end."""
+
+    def get_default_screen(self) -> MainScreen:
+        return self.main
+
+    def on_mount(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            # A closed terminal or a polite kill: what was typed is kept.
+            with suppress(NotImplementedError, RuntimeError, ValueError):
+                loop.add_signal_handler(number, self._end_by_signal, number)
+
+    def _end_by_signal(self, number: int) -> None:
+        self.keep_text()
+        self.exit(128 + number)
+
+    def keep_text(self) -> bool:
+        """Write unsaved text to its recovery file; True when there was some."""
+        text = self.main.editor.text
+        if text == self.main.document.saved or text == self.main.document.text:
+            return False
+        with suppress(KvmscopeError):
+            self.main.recovery.save(text)
+        return True
+
+    def on_unmount(self) -> None:
+        self.main.close()
+
+    def _handle_exception(self, error: Exception) -> None:
+        """A defect of ours: keep what was typed, say so in a few lines, leave the details in a file."""
+        if self.is_headless:
+            super()._handle_exception(error)
+            return
+        kept = self.keep_text()
+        report = state_dir() / f"crash-{time.strftime('%Y%m%d-%H%M%S')}.txt"
+        with suppress(OSError, KvmscopeError):
+            report.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(report, "".join(traceback.format_exception(error)))
+        self.failure = f"kvmscope met a defect of its own and had to end: {type(error).__name__}: {error}\n"
+        if kept:
+            self.failure += "What you typed is kept and will be offered when you open the file again.\n"
+        self.failure += f"Please report it with {report}"
+        self.exit(70)

@@ -1,0 +1,413 @@
+"""Between the screen and the machine: commands go to the session's thread, views come back as messages.
+
+Keys may repeat faster than a machine steps.  A repeatable command is dropped while two are waiting, so that holding a key
+never runs on after it is let go.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+from textual.message import Message
+
+from kvmscope.asm.image import Image
+from kvmscope.errors import KvmscopeError, UsageError
+from kvmscope.ui.view import View
+from kvmscope.vmm.config import MachineConfig
+from kvmscope.vmm.engine import Stop, StopReason
+from kvmscope.vmm.events import ExceptionEvent
+from kvmscope.vmm.snapshot import Delta, Snapshot
+
+if TYPE_CHECKING:
+    from kvmscope.debug.breakpoints import Breakpoints
+    from kvmscope.debug.commands import CommandContext, CommandResult
+    from kvmscope.debug.debugger import Debugger
+    from kvmscope.vmm import session as vmm
+    from kvmscope.vmm.machine import Machine
+
+__all__ = ["CommandDone", "Controller", "MachineFailed", "MachineProgress", "MachineStopped"]
+
+_WAITING: Final = 2
+"""Repeatable commands that may wait behind the running one."""
+
+
+@dataclass
+class _FromSession(Message):
+    """Common part: which machine it is about; news of one that was replaced are dropped."""
+
+    machine: int
+
+
+@dataclass
+class MachineStopped(_FromSession):
+    """The machine stands; ``view`` is without the user's focus."""
+
+    view: View
+    lines: Mapping[int, int | None]
+    """Enabled breakpoints by number, with their lines in the program's source."""
+    fresh: bool = False
+    """It has just booted."""
+
+
+@dataclass
+class MachineProgress(_FromSession):
+    """A run goes on."""
+
+    tick: int
+
+    def can_replace(self, message: Message) -> bool:
+        """Only the newest counts."""
+        return isinstance(message, MachineProgress)
+
+
+@dataclass
+class MachineFailed(_FromSession):
+    """A command could not be done; with ``view`` where the machine stands."""
+
+    error: KvmscopeError
+    view: View | None = None
+
+
+@dataclass
+class CommandDone(_FromSession):
+    """A line of the command line was carried out; the stop follows on its own."""
+
+    line: str
+    result: CommandResult
+    displays: tuple[str, ...] = ()
+
+
+class _Reporting:
+    """A machine that reports the progress of runs, whoever starts them."""
+
+    def __init__(self, machine: Machine, progress: Callable[[int], None]) -> None:
+        self._machine = machine
+        self._progress = progress
+
+    @property
+    def tick(self) -> int:
+        return self._machine.tick
+
+    @property
+    def last_tick(self) -> int:
+        return self._machine.last_tick
+
+    @property
+    def image(self) -> Image:
+        return self._machine.image
+
+    @property
+    def debug_exit(self) -> int | None:
+        return self._machine.debug_exit
+
+    def step(self) -> Stop:
+        return self._machine.step()
+
+    def run(self, ticks: int | None = None, *, cancel: threading.Event | None = None) -> Stop:
+        return self._machine.run(ticks, cancel=cancel, progress=self._progress)
+
+    def goto(self, tick: int) -> Stop:
+        return self._machine.goto(tick)
+
+    def snapshot(self, previous: Snapshot | None = None) -> Snapshot:
+        return self._machine.snapshot()
+
+    def set_breakpoints(self, linear: set[int]) -> None:
+        self._machine.set_breakpoints(linear)
+
+    def write_register(self, name: str, value: int) -> None:
+        self._machine.write_register(name, value)
+
+    def write_memory(self, physical: int, data: bytes) -> None:
+        self._machine.write_memory(physical, data)
+
+    def reset(self) -> None:
+        self._machine.reset()
+
+
+Work = Callable[["Debugger", threading.Event], Stop | None]
+"""Something to do with the debugger, on the session's thread."""
+
+
+@dataclass
+class _Current:
+    """One machine and what belongs to it."""
+
+    number: int
+    session: vmm.Session
+    image: Image
+    config: MachineConfig
+    debugger: Debugger | None = None
+    context: CommandContext | None = None
+    breakpoints: frozenset[int] = frozenset()
+    lines: dict[int, int | None] = field(default_factory=dict)
+
+
+class Controller:
+    """Owns the session.  All methods are for the UI's thread unless they say otherwise."""
+
+    def __init__(self, post: Callable[[Message], object]) -> None:
+        self._post = post
+        self._current: _Current | None = None
+        self._number = 0
+        self._lines: dict[int, int | None] = {}
+        self._wanted: set[int] = set()
+        self._kept: Breakpoints | None = None
+        self._outstanding = 0
+        self.busy_with = ""
+
+    # The machine's life.
+
+    @property
+    def ready(self) -> bool:
+        """There is a machine."""
+        return self._current is not None
+
+    @property
+    def busy(self) -> bool:
+        """A command has not been answered yet."""
+        return self._outstanding > 0
+
+    @property
+    def image(self) -> Image | None:
+        """The program of the machine."""
+        return self._current.image if self._current else None
+
+    def start(self, image: Image, config: MachineConfig) -> None:
+        """Boot a machine; the one before ends.  `MachineStopped` or `MachineFailed` follows."""
+        from kvmscope.vmm.machine import Machine
+        from kvmscope.vmm.session import Session
+
+        self.close()
+        self._number += 1
+        number = self._number
+        self._outstanding = 1
+        self.busy_with = "booting"
+        ready = threading.Event()
+
+        def listener(message: vmm.Message) -> None:
+            ready.wait()
+            self._heard(number, message)
+
+        session = Session(lambda: Machine(config, image), listener)
+        self._current = _Current(number, session, image, config)
+        ready.set()
+        if self._wanted or (self._kept is not None and len(self._kept)):
+            # They are set when the debugger is made: at once, so that they are seen.
+            self._outstanding += 1
+            session.submit(lambda context: self._restore_breakpoints(context))
+
+    def close(self) -> None:
+        """End the machine, if there is one."""
+        current, self._current = self._current, None
+        self._outstanding = 0
+        if current is not None:
+            if current.debugger is not None:
+                self._kept = current.debugger.breakpoints
+            current.session.close()
+
+    def forget(self) -> None:
+        """End the machine and drop its breakpoints: another document follows."""
+        self.close()
+        self._kept = None
+        self._lines.clear()
+        self._wanted.clear()
+
+    def answered(self, message: _FromSession) -> bool:
+        """Take note of a message that has arrived; False when it is about a machine that is no more."""
+        if self._current is None or message.machine != self._current.number:
+            return False
+        if isinstance(message, (MachineStopped, MachineFailed)):
+            self._outstanding = max(0, self._outstanding - 1)
+            if not self._outstanding:
+                self.busy_with = ""
+        if isinstance(message, MachineStopped):
+            # A line that is known already may have been moved by an edit since.
+            self._lines = {number: self._lines.get(number, line) for number, line in message.lines.items()}
+        elif isinstance(message, MachineFailed) and message.view is None:
+            self.close()
+        return True
+
+    # Commands.
+
+    def submit(self, name: str, work: Work, *, repeatable: bool = False) -> bool:
+        """Have ``work`` done; False when it was dropped because too much waits already."""
+        current = self._current
+        if current is None or (self.busy and (not repeatable or self._outstanding > _WAITING)):
+            return False
+
+        def command(context: vmm.Context) -> Stop | None:
+            return work(self._debugger(current, context), context.cancel)
+
+        self._outstanding += 1
+        self.busy_with = name
+        current.session.submit(command)
+        return True
+
+    def edit_memory(self, physical: int, data: bytes) -> bool:
+        """Change RAM; an event of history, which cuts the future when done in the past."""
+        current = self._current
+        if current is None or self.busy:
+            return False
+        from kvmscope.vmm.session import Edit
+
+        self._outstanding += 1
+        self.busy_with = "edit"
+        current.session.submit(Edit(address=physical, data=data))
+        return True
+
+    def execute(self, line: str) -> bool:
+        """Carry out a line of the command line; `CommandDone` comes before the stop."""
+        current = self._current
+        if current is None or self.busy:
+            return False
+
+        def command(context: vmm.Context) -> Stop | None:
+            from kvmscope.debug.commands import display_lines, execute
+
+            self._debugger(current, context)
+            assert current.context is not None
+            current.context.cancel = context.cancel
+            result = execute(line, current.context)
+            self._post(CommandDone(current.number, line, result, tuple(display_lines(current.context))))
+            return result.stop
+
+        self._outstanding += 1
+        self.busy_with = line.split(" ", 1)[0]
+        current.session.submit(command)
+        return True
+
+    def complete(self, line: str) -> list[str]:
+        """What ``line`` may become; reads the machine only while it stands."""
+        from kvmscope.debug.commands import complete
+
+        return complete(line, self._current.context if self._current and not self.busy else None)
+
+    def stop(self) -> None:
+        """End the running command at once and drop those that wait."""
+        if self._current is not None:
+            self._current.session.stop()
+            # Dropped commands are never answered; the running one is.
+            self._outstanding = min(self._outstanding, 1)
+
+    # Breakpoints on lines; they outlive the machine.
+
+    def toggle_line(self, line: int, *, stale: bool = False) -> None:
+        """Set or clear a breakpoint on a source line.
+
+        ``stale``: the text is no longer the machine's program; a new breakpoint then waits for the next start.
+        """
+        numbers = [number for number, known in self._lines.items() if known == line]
+        if line in self._wanted:
+            self._wanted.discard(line)
+        elif numbers and self.ready:
+            self.submit("breakpoint", lambda debugger, cancel: _delete(debugger, numbers))
+        elif stale or not self.ready:
+            self._wanted.add(line)
+        else:
+            self.submit("breakpoint", lambda debugger, cancel: _toggle_line(debugger, line))
+
+    def toggle_address(self, address: int) -> None:
+        """Set or clear a breakpoint at a linear address."""
+        self.submit("breakpoint", lambda debugger, cancel: _toggle_address(debugger, address))
+
+    def move_lines(self, moved: Callable[[int], int]) -> None:
+        """Source lines were moved by an edit."""
+        self._lines = {number: moved(line) if line is not None else None for number, line in self._lines.items()}
+        self._wanted = {moved(line) for line in self._wanted}
+
+    def breakpoint_lines(self) -> set[int]:
+        """Lines (from 1) with an enabled breakpoint, as the text stands now."""
+        return {line for line in self._lines.values() if line is not None} | self._wanted
+
+    # On the session's thread.
+
+    def _debugger(self, current: _Current, context: vmm.Context) -> Debugger:
+        if current.debugger is None:
+            from kvmscope.debug.commands import CommandContext
+            from kvmscope.debug.debugger import Debugger
+
+            machine = _Reporting(context.machine, context.progress)
+            current.debugger = Debugger(machine)
+            self._carry_over(current.debugger, current.image)
+            current.context = CommandContext(machine, current.debugger)
+        return current.debugger
+
+    def _restore_breakpoints(self, context: vmm.Context) -> None:
+        if self._current is not None:
+            self._debugger(self._current, context)
+
+    def _carry_over(self, debugger: Debugger, image: Image) -> None:
+        """Breakpoints of the machine before: those on lines follow their lines to new addresses."""
+        if self._kept is not None:
+            debugger.breakpoints = self._kept
+        lines = {number: line for number, line in self._lines.items() if line is not None}
+        places = {number: image.address_of_line(line) for number, line in lines.items()}
+        addresses = {number: address for number, address in places.items() if address is not None}
+        debugger.breakpoints.moved(addresses, lines)
+        for line in sorted(self._wanted):
+            address = image.address_of_line(line)
+            if address is not None:
+                debugger.breakpoints.add(address, f"line {line}", line=line)
+        self._wanted.clear()
+        debugger.machine.set_breakpoints(debugger.breakpoints.addresses())
+
+    def _heard(self, number: int, message: vmm.Message) -> None:
+        from kvmscope.vmm import session as vmm
+
+        current = self._current
+        if current is None or current.number != number:
+            return
+        if isinstance(message, vmm.Progress):
+            self._post(MachineProgress(number, message.tick))
+        elif isinstance(message, vmm.Started):
+            view = self._view(current, message.snapshot, Delta())
+            self._post(MachineStopped(number, view, current.lines, fresh=True))
+        elif isinstance(message, vmm.Stopped):
+            view = self._view(current, message.snapshot, message.delta)
+            self._post(MachineStopped(number, view, current.lines))
+        else:
+            known = self._view(current, message.snapshot, Delta()) if message.snapshot else None
+            self._post(MachineFailed(number, message.error, known))
+
+    def _view(self, current: _Current, snapshot: Snapshot, delta: Delta) -> View:
+        if current.debugger is not None:
+            points = [point for point in current.debugger.breakpoints if point.enabled]
+            current.breakpoints = frozenset(point.address for point in points)
+            current.lines = {point.number: point.line for point in points}
+        view = View(snapshot, delta, current.image, current.config, current.breakpoints)
+        what = _to_explain(snapshot, delta)
+        if what is None:
+            return view
+        from kvmscope.debug.explain import explain
+
+        return replace(view, explanation=explain(what, snapshot, current.image))
+
+
+def _to_explain(snapshot: Snapshot, delta: Delta) -> Stop | ExceptionEvent | None:
+    """What a user wants to understand here: why the guest ended, or the exception that this command raised."""
+    if snapshot.stop.reason.final or snapshot.stop.reason is StopReason.BUDGET:
+        return snapshot.stop
+    raised = [event for event in delta.events if isinstance(event, ExceptionEvent)]
+    return raised[-1] if raised else None
+
+
+def _toggle_line(debugger: Debugger, line: int) -> None:
+    image = debugger.machine.image
+    address = image.address_of_line(line)
+    if address is None:
+        raise UsageError(f"There is no code at or below line {line}", hint="a breakpoint needs an instruction")
+    at = image.line_at(address)
+    debugger.breakpoints.toggle(address, f"line {at}", at)
+
+
+def _toggle_address(debugger: Debugger, address: int) -> None:
+    debugger.breakpoints.toggle(address, f"*{address:#x}", debugger.machine.image.line_at(address))
+
+
+def _delete(debugger: Debugger, numbers: list[int]) -> None:
+    for number in numbers:
+        debugger.breakpoints.delete(number)

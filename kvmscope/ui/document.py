@@ -1,0 +1,82 @@
+"""The file being edited: its name, what is on disk, and what changed in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvmscope.ui.files import read_text
+
+__all__ = ["Document", "line_mover"]
+
+_UNNAMED = "untitled.asm"
+
+
+@dataclass
+class Document:
+    """One source.  ``saved`` is the text on disk as last read or written (empty for one that was never saved)."""
+
+    path: Path | None
+    saved: str
+    text: str
+    """As opened; the editor has the present one."""
+    shipped: bool = False
+    """It came with kvmscope: saving asks for another name."""
+
+    @classmethod
+    def load(cls, path: Path) -> Document:
+        """Read a file.  Raises UsageError when it cannot be read or is not text."""
+        text = read_text(path)
+        from kvmscope.reproducer.shipped import shipped_dir
+
+        home = shipped_dir()
+        shipped = home is not None and home.resolve() in path.resolve().parents
+        return cls(path, text, text, shipped)
+
+    @classmethod
+    def blank(cls, text: str = "") -> Document:
+        """One without a name."""
+        return cls(None, "", text)
+
+    @property
+    def filename(self) -> str:
+        """The name for messages and for telling the syntax by its suffix."""
+        return str(self.path) if self.path else _UNNAMED
+
+    @property
+    def name(self) -> str:
+        """The last part of it."""
+        return self.path.name if self.path else _UNNAMED
+
+    def changed_on_disk(self) -> bool:
+        """Somebody else wrote the file since we read it."""
+        if self.path is None or not self.path.exists():
+            return False
+        return read_text(self.path) != self.saved
+
+
+def line_mover(old: list[str], new: list[str]) -> Callable[[int], int] | None:
+    """How line numbers (from 1) moved between two versions of a text; None when no line moved.
+
+    Lines before the first difference stay, lines behind the last one keep their distance from the end.
+    """
+    if len(old) == len(new):
+        return None
+    short = min(len(old), len(new))
+    tail = 0
+    while tail < short and old[-1 - tail] == new[-1 - tail]:
+        tail += 1
+    head = 0
+    while head < short - tail and old[head] == new[head]:
+        head += 1
+    by = len(new) - len(old)
+    first_moved = len(old) - tail + 1
+    last_kept = max(head, len(new) - tail)
+
+    def moved(line: int) -> int:
+        if line >= first_moved:
+            return line + by
+        return line if line <= head else min(line, max(1, last_kept))
+
+    return moved

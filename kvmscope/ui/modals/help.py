@@ -1,0 +1,93 @@
+"""Keys and panels, made from the tables that the program itself works by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar, Final
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from kvmscope.ui.actions import ACTIONS
+from kvmscope.ui.keymap import spelled
+from kvmscope.ui.theme import palette_for
+
+__all__ = ["Help"]
+
+_GROUPS: Final = {
+    "run": "Forward",
+    "back": "The same backwards",
+    "look": "Looking",
+    "edit": "The source",
+    "file": "Files",
+    "app": "kvmscope",
+}
+_PANEL_KEYS: Final = (
+    ("1-8", "Panel of that number, to the front"),
+    ("< >", "Previous and next panel of the dock"),
+    ("↑↓ j k, ←→ h l", "Move in a panel"),
+    ("Enter", "Open, travel to or edit what the cursor stands on"),
+)
+
+
+class Help(ModalScreen[None]):
+    """One page to scroll."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,question_mark,f1", "close", "Close", show=False, priority=True, id="help.close", tooltip="Close"),
+        Binding("j,down", "scroll(1)", "Down", show=False, id="help.down", tooltip="Down"),
+        Binding("k,up", "scroll(-1)", "Up", show=False, id="help.up", tooltip="Up"),
+    ]  # fmt: skip
+
+    def __init__(self, panels: Iterable[tuple[str, str]], here: tuple[str, str] | None = None) -> None:
+        super().__init__(classes="dialog")
+        self._panels = list(panels)
+        self._here = here
+        """Title and help of the focused panel, shown first."""
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="box -wide"):
+            yield Static("Help", classes="dialog-title")
+            with VerticalScroll():
+                yield Static(self._text(), classes="dialog-text")
+            yield Static("↑↓ scroll   Esc close", classes="dialog-keys")
+
+    def _text(self) -> Text:
+        inks = palette_for(self.app.theme)
+        key_ink = inks["accent"].without_color if self.app.no_color else inks["accent"]
+        text = Text()
+
+        def heading(words: str) -> None:
+            text.append(f"\n{words}\n" if text.plain else f"{words}\n", "bold underline")
+
+        if self._here is not None:
+            heading(self._here[0])
+            text.append(f"{self._here[1]}\n")
+        for group, title in _GROUPS.items():
+            heading(title)
+            for action in ACTIONS:
+                if action.group == group:
+                    text.append(f"  {spelled(action.id, all_keys=True):<14}", key_ink)
+                    text.append(f"{action.help}\n")
+        heading("Panels")
+        for keys, what in _PANEL_KEYS:
+            text.append(f"  {keys:<14}", key_ink)
+            text.append(f"{what}\n")
+        text.append("\n")
+        for name, about in self._panels:
+            text.append(f"  {name:<14}", key_ink)
+            text.append(f"{about}\n")
+        text.append("\nAll actions, those without a key too, are in the palette (^P). Commands: type :help.\n")
+        return text
+
+    def action_close(self) -> None:
+        """Back to work."""
+        self.dismiss(None)
+
+    def action_scroll(self, step: int) -> None:
+        """One line up or down."""
+        self.query_one(VerticalScroll).scroll_relative(y=step, animate=False)

@@ -1,0 +1,413 @@
+"""What the screen is made of and how news reach it; the actions stand in the modules beside.
+
+One screen for everything: editing and running differ by one reactive, layouts by what is displayed.  A view is shown by
+telling every panel; hidden ones only take note.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Container
+from textual.message import Message
+from textual.reactive import reactive
+from textual.screen import Screen
+from textual.timer import Timer
+from textual.widget import Widget
+from textual.widgets import TextArea
+
+from kvmscope.asm.image import Image, Severity
+from kvmscope.errors import KvmscopeError
+from kvmscope.ui import bar_texts
+from kvmscope.ui.bars import Bar, BarClicked, BarItem
+from kvmscope.ui.command_line import CommandLine
+from kvmscope.ui.console import ConsolePanel
+from kvmscope.ui.controller import Controller, MachineFailed, MachineProgress, MachineStopped
+from kvmscope.ui.document import Document, line_mover
+from kvmscope.ui.editor import Editor, GutterClicked, Listing
+from kvmscope.ui.highlight import Lexer
+from kvmscope.ui.keymap import bindings
+from kvmscope.ui.layouts import HORIZONTAL, PANELS, SLOTS, TREE, VERTICAL, docked, layout_name
+from kvmscope.ui.line_panel import LinePanel, PanelTab, TabChosen
+from kvmscope.ui.live import Assembled, LiveAssembler
+from kvmscope.ui.panels import (
+    DescriptorsPanel,
+    DevicesPanel,
+    DisassemblyPanel,
+    ExplanationPanel,
+    MemoryPanel,
+    PagingPanel,
+    RegistersPanel,
+    SerialPanel,
+    TimelinePanel,
+)
+from kvmscope.ui.recovery import Recovery
+from kvmscope.ui.view import Focus, View
+from kvmscope.vmm.engine import StopReason
+
+__all__ = ["AssemblyArrived", "LexerArrived", "Workbench"]
+
+_AUTOSAVE: Final = 0.8
+"""Seconds without a change before the recovery file is written."""
+
+
+@dataclass
+class AssemblyArrived(Message):
+    """The assembler's thread has an answer."""
+
+    result: Assembled
+
+
+@dataclass
+class LexerArrived(Message):
+    """The lexer was imported."""
+
+    lexer: Lexer
+
+
+class Workbench(Screen[None]):
+    """The one screen, without its actions."""
+
+    HORIZONTAL_BREAKPOINTS = HORIZONTAL
+    VERTICAL_BREAKPOINTS = VERTICAL
+    AUTO_FOCUS = "#editor"
+    BINDINGS: ClassVar[list[BindingType]] = bindings()
+
+    editing: reactive[bool] = reactive(False, init=False)
+
+    def __init__(self, document: Document) -> None:
+        super().__init__(id="main")
+        self.document = document
+        self.recovery = Recovery(document.path)
+        self.controller = Controller(self.post_message)
+        self.assembler = LiveAssembler(lambda result: self.post_message(AssemblyArrived(result)))
+        self.generation = 0
+        self.assembled: Assembled | None = None
+        self.started_text: str | None = None
+        """The text that the machine runs."""
+        self.view: View | None = None
+        self.where = Focus()
+        self.front = "disassembly"
+        """The panel that the dock shows."""
+        self.zoomed = ""
+        self._front_before = ""
+        self._layout = ""
+        self._start_wanted = 0
+        self._lines: list[str] = []
+        self._autosave: Timer | None = None
+        self._message: tuple[BarItem, ...] = ()
+        self._progress: int | None = None
+        self._return_to: Widget | None = None
+        """Where the focus was before a line was asked for."""
+        self._needle = ""
+        """Text looked for last."""
+        self.editor = Editor(document.text, id="editor")
+        self.console = ConsolePanel()
+        made: tuple[LinePanel, ...] = (
+            RegistersPanel(), DisassemblyPanel(), MemoryPanel(), PagingPanel(), TimelinePanel(), SerialPanel(),
+            ExplanationPanel(), DescriptorsPanel(), DevicesPanel(), self.console,
+        )  # fmt: skip
+        self.panels = {panel.KIND: panel for panel in sorted(made, key=lambda panel: TREE.index(panel.KIND))}
+        self.line = CommandLine(id="line")
+        self.inplace = CommandLine(id="inplace")
+        self.header, self.status, self.keys = Bar(id="header"), Bar(id="status"), Bar(id="keys")
+
+    def compose(self) -> ComposeResult:
+        yield self.header
+        with Container(id="bench"):
+            yield self.editor
+            yield from self.panels.values()
+        yield self.status
+        yield self.line
+        yield self.keys
+        yield self.inplace
+
+    def on_mount(self) -> None:
+        self.line.display = self.inplace.display = False
+        self._lines = self.editor.text.split("\n")
+        # What was read is what the text area holds, unless it had unusual line ends: those would change on saving.
+        if self.document.saved and self.editor.text != self.document.saved:
+            self.say("Line ends are mixed or unusual: saving makes them uniform", "bar_warn")
+        self.editor.border_title = f" {self.document.name} "
+        self.place_panels()
+        self.refresh_bars()
+        self.call_after_refresh(self.warm_up)
+
+    def warm_up(self) -> None:
+        """After the first paint: everything that takes time to load."""
+        self.run_worker(self._load_lexer, thread=True, group="lexer")
+        self.start_machine()
+        self.offer_recovery()
+
+    def _load_lexer(self) -> None:
+        from kvmscope.ui.highlight import load_lexer
+
+        self.post_message(LexerArrived(load_lexer()))
+
+    def offer_recovery(self) -> None:
+        """Ask about text of an earlier session that was never saved; the screen with dialogs overrides this."""
+
+    def on_lexer_arrived(self, message: LexerArrived) -> None:
+        self.editor.set_lexer(message.lexer)
+
+    # Layout.
+
+    def on_resize(self) -> None:
+        self.place_panels()
+        self.refresh_bars()
+
+    def place_panels(self) -> None:
+        """Show the panels that this size has room for; the others share the dock."""
+        width, height = self.app.size
+        self._layout = layout_name(width, height)
+        slots = SLOTS[self._layout]
+        spare = docked(self._layout)
+        if self.front not in spare:
+            self.front = next((name for name in spare if name == self._front_before), spare[0])
+        self.set_class(bool(self.zoomed), "-zoomed")
+        self.editor.display = not self.zoomed or self.zoomed == "editor"
+        for name, panel in self.panels.items():
+            in_dock = name in spare
+            panel.set_class(in_dock and not self.zoomed, "-dock")
+            panel.display = name == self.zoomed if self.zoomed else name in slots or name == self.front
+            if panel.display and in_dock and not self.zoomed:
+                panel.set_tabs(tuple(PanelTab(n, self._tab_text(n), n == self.front) for n in spare))
+            else:
+                panel.set_tabs(())
+
+    def _tab_text(self, name: str) -> str:
+        number = PANELS.index(name) + 1
+        return f"{number} {self.panels[name].TITLE}" if number <= 8 else self.panels[name].TITLE
+
+    def bring_up(self, name: str, *, focus: bool = True) -> None:
+        """Show a panel, in the dock if it has no place of its own, and focus it."""
+        if name not in PANELS:
+            return
+        if self.zoomed and self.zoomed != name:
+            self.zoomed = name
+            self.place_panels()
+        if name in docked(self._layout) and self.front != name:
+            self._front_before, self.front = self.front, name
+            self.place_panels()
+        if focus:
+            self.widget_of(name).focus()
+        self.refresh_bars()
+
+    def widget_of(self, name: str) -> Editor | LinePanel:
+        """A panel by its name; ``editor`` is one of them."""
+        return self.editor if name == "editor" else self.panels[name]
+
+    @property
+    def focused_panel(self) -> LinePanel | None:
+        """The panel with the focus, the editor aside."""
+        return self.focused if isinstance(self.focused, LinePanel) else None
+
+    def on_tab_chosen(self, message: TabChosen) -> None:
+        self.bring_up(message.kind)
+
+    def on_descendant_focus(self) -> None:
+        self.refresh_bars()
+
+    # The text.
+
+    def watch_editing(self, editing: bool) -> None:
+        self.editor.read_only = not editing
+        self.set_class(editing, "-editing")
+        self.refresh_bars()
+
+    @property
+    def modified(self) -> bool:
+        """There is something to save."""
+        return self.editor.text != self.document.saved
+
+    @property
+    def stale(self) -> bool:
+        """The text is no longer what the machine runs."""
+        return self.editor.text != self.started_text
+
+    def on_text_area_changed(self, message: TextArea.Changed) -> None:
+        message.stop()
+        text = self.editor.text
+        lines = text.split("\n")
+        moved = line_mover(self._lines, lines)
+        if lines == self._lines:
+            return
+        self._lines = lines
+        if moved is not None:
+            self.controller.move_lines(moved)
+            self.editor.mark_breakpoints(self.controller.breakpoint_lines())
+        self.editor.mark_listing({})
+        self.editor.mark_position(None)
+        self.generation += 1
+        self.assembler.submit(self.generation, text, self.document.filename)
+        if self._autosave is not None:
+            self._autosave.stop()
+        self._autosave = self.set_timer(_AUTOSAVE, self._keep_recovery)
+        self._message = ()
+        self.refresh_bars()
+
+    def on_text_area_selection_changed(self, message: TextArea.SelectionChanged) -> None:
+        message.stop()
+        self.refresh_bars()
+
+    def _keep_recovery(self) -> None:
+        text = self.editor.text
+        if text == self.document.saved:
+            self.recovery.discard()
+            return
+        self.run_worker(lambda: self._save_recovery(text), thread=True, group="autosave", exclusive=True)
+
+    def _save_recovery(self, text: str) -> None:
+        try:
+            self.recovery.save(text)
+        except KvmscopeError as error:
+            self.app.call_from_thread(self.complain, error)
+
+    def on_assembly_arrived(self, message: AssemblyArrived) -> None:
+        result = message.result
+        if result.generation != self.generation:
+            return
+        self.assembled = result
+        self.editor.mark_problems(result.diagnostics)
+        if result.reproducer is not None:
+            self.editor.set_syntax(result.reproducer.syntax)
+        image = result.assembly.image if result.assembly else None
+        self.editor.mark_listing(_listing(image) if image else {})
+        if self._start_wanted == result.generation and self._start_wanted:
+            self._start_wanted = 0
+            self._start(result)
+        self.refresh_bars()
+
+    # The machine.
+
+    def start_machine(self) -> None:
+        """Assemble what stands here and boot it; errors are shown at their lines."""
+        self.generation += 1
+        self._start_wanted = self.generation
+        self._message = ()
+        self.assembler.submit(self.generation, self.editor.text, self.document.filename, now=True)
+
+    def _start(self, result: Assembled) -> None:
+        image = result.assembly.image if result.assembly else None
+        if image is None or result.reproducer is None or not result.ok:
+            count = result.errors
+            if result.problem is not None:
+                self.complain(result.problem)
+            else:
+                self.say(f"{count} line{'' if count == 1 else 's'} to mend before this can run", "bar_error")
+            first = next((item for item in result.diagnostics if item.severity is Severity.ERROR), None)
+            if first is not None and not self.editing:
+                self.editor.go_to(first.line, first.column)
+            return
+        self.started_text = result.text
+        self.where = Focus()
+        self.controller.start(image, result.reproducer.config)
+
+    def on_machine_stopped(self, message: MachineStopped) -> None:
+        if not self.controller.answered(message):
+            return
+        self._progress = None
+        self.show_view(message.view.looking_at(self.where), follow=True)
+        self.editor.mark_breakpoints(self.controller.breakpoint_lines())
+
+    def on_machine_progress(self, message: MachineProgress) -> None:
+        if self.controller.answered(message):
+            self._progress = message.tick
+            self.refresh_bars()
+
+    def on_machine_failed(self, message: MachineFailed) -> None:
+        if not self.controller.answered(message):
+            return
+        self._progress = None
+        self.complain(message.error)
+        if message.view is not None:
+            self.show_view(message.view.looking_at(self.where))
+
+    def show_view(self, view: View, *, follow: bool = False) -> None:
+        """Draw a stop; ``follow`` moves the source to the next instruction."""
+        self.view = view
+        ended = view.snapshot.stop.reason in (StopReason.EXCEPTION, StopReason.TRIPLE_FAULT)
+        if ended and follow and self.front != "explanation":
+            self.bring_up("explanation", focus=False)
+        elif (
+            not ended
+            and self.front == "explanation"
+            and self._front_before
+            and not self.panels["explanation"].has_focus
+        ):
+            self.bring_up(self._front_before, focus=False)
+        line = view.line if not self.stale else None
+        self.editor.mark_position(line, in_past=view.in_past)
+        if follow and line is not None and not self.editing:
+            self.editor.go_to(line)
+        for panel in self.panels.values():
+            panel.show(view)
+        self.refresh_bars()
+
+    def look_at(self, where: Focus) -> None:
+        """Look elsewhere without moving the machine."""
+        self.where = where
+        if self.view is not None:
+            self.show_view(self.view.looking_at(where))
+
+    # Words for the user.
+
+    def say(self, text: str, style: str = "bar") -> None:
+        """Put a message into the status line; it stays until something else happens."""
+        self._message = (BarItem(f" {text}", style),)
+        self.refresh_bars()
+
+    def complain(self, error: KvmscopeError) -> None:
+        """Put an error into the status line, with its way out."""
+        parts = [BarItem(f" ✗ {error.title}", "bar_error")]
+        detail = " ".join(error.detail.split())
+        if detail:
+            parts.append(BarItem(f": {detail}", "bar_strong"))
+        if error.hint:
+            parts.append(BarItem(f"  ({error.hint})", "bar"))
+        self._message = tuple(parts)
+        self.refresh_bars()
+
+    def hush(self) -> None:
+        """Take the message away: the user has gone on."""
+        self._message = ()
+
+    def refresh_bars(self) -> None:
+        """Header, status line and footer, from what is true now."""
+        if not self.is_mounted:
+            return
+        width = self.app.size.width
+        self.header.show(*bar_texts.header(self, self._progress, width))
+        self.status.show(self._message or bar_texts.status(self))
+        self.keys.show(*bar_texts.footer(self))
+
+    async def on_bar_clicked(self, message: BarClicked) -> None:
+        await self.run_action(message.action)
+
+    def on_gutter_clicked(self, message: GutterClicked) -> None:
+        self.toggle_line(message.line)
+
+    def toggle_line(self, line: int) -> None:
+        """Set or clear a breakpoint on a line of the source."""
+        self.controller.toggle_line(line, stale=self.stale)
+        self.editor.mark_breakpoints(self.controller.breakpoint_lines())
+
+    def close(self) -> None:
+        """End the threads."""
+        self.assembler.close()
+        self.controller.close()
+
+
+def _listing(image: Image) -> dict[int, Listing]:
+    """Line -> what it became; a line that became several pieces (a macro) shows them as one."""
+    found: dict[int, Listing] = {}
+    for entry in image.lines:
+        known = found.get(entry.line)
+        if known is None:
+            found[entry.line] = Listing(entry.address, entry.data)
+        elif known.address + len(known.data) == entry.address:
+            found[entry.line] = Listing(known.address, known.data + entry.data)
+    return found
