@@ -209,8 +209,9 @@ def _judged(machine: Machine, reproducer: Reproducer, base: Result, stop: Stop, 
         notes=(*base.notes, *_unmentioned(reproducer, stop)),
     )
     result = _verdict(result, reproducer, stop)
-    # A failed expectation after a plain end explains itself; an exception does not.
-    if explained or (result.verdict is not Verdict.PASS and stop.reason not in (StopReason.HLT, StopReason.DEBUG_EXIT)):
+    # The other ends are told in full by the summary.
+    unexpected = stop.reason in (StopReason.EXCEPTION, StopReason.TRIPLE_FAULT) and result.verdict is not Verdict.PASS
+    if explained or unexpected:
         from kvmscope.debug.explain import explain
 
         result = replace(result, explanation=explain(stop, snapshot, machine.image))
