@@ -24,6 +24,7 @@ class Bus:
             for ports in device.ports:
                 for port in range(ports.first, ports.end):
                     self._ports.setdefault(port, (device, min(ports.access, ports.end - port)))
+        self._viewed: tuple[tuple[DeviceState, ...], tuple[DeviceView, ...]] | None = None
         self._memory = tuple((r.first, r.end, r.access, device) for device in self.devices for r in device.memory)
 
     def port_read(self, port: int, size: int) -> tuple[int, str]:
@@ -95,8 +96,11 @@ class Bus:
         return None
 
     def views(self) -> tuple[DeviceView, ...]:
-        """Every device, decoded."""
-        return tuple(device.view() for device in self.devices)
+        """Every device, decoded; the same object while nothing has changed."""
+        state = self.save()
+        if self._viewed is None or self._viewed[0] != state:
+            self._viewed = state, tuple(device.view() for device in self.devices)
+        return self._viewed[1]
 
     def save(self) -> tuple[DeviceState, ...]:
         """State of every device."""

@@ -64,6 +64,7 @@ class EventHooks:
         env = cpu.env
         try:
             if number >= _SVM_EXIT:
+                cpu.probe.restore_flags()
                 self._intercepted(number - _SVM_EXIT)
             elif number == DB:
                 # Unicorn's own debug registers are inert: this is TF.
@@ -71,6 +72,7 @@ class EventHooks:
             elif cpu.probe.fields[LAST] != env.linear_ip:
                 self._fetch_fault(number)
             else:
+                cpu.probe.restore_flags()
                 self._raise(Fault(number, env.d[ERROR_CODE] if number in _HAS_ERROR else None, env.q[CR + 2]))
         except Unsupported as reason:
             self._unsupported(reason)

@@ -17,13 +17,14 @@ import platform
 from collections.abc import Callable
 from typing import Final
 
-from kvmscope.vmm.unicorn.layout import CPU, TB_INVALIDATIONS, UC, engine_address, env_address
+from kvmscope.vmm.unicorn.layout import CPU, ENV, TB_INVALIDATIONS, UC, engine_address, env_address
 from kvmscope.vmm.unicorn.native import CODE, HookKind, Native
 
 __all__ = ["COUNTER", "LAST", "LIMIT", "NOWHERE", "PREVIOUS", "REPEATS", "Probe"]
 
 COUNTER, LIMIT, LAST, PREVIOUS, SEEN, RCX, RSP, REPEATS = range(8)
 _P_SEEN, _P_ENV, _P_STOP, _P_EXIT, _P_ICOUNT, _P_TCG_EXIT, _P_TABLE, _P_CALLBACK = range(8, 16)
+_CC_DST, _CC_SRC, _CC_SRC2, _CC_OP = range(16, 20)
 
 NOWHERE: Final = 0xFFFFFFFFFFFFFFFF
 """No instruction: as `LAST` it makes the next start count whatever its address."""
@@ -39,17 +40,33 @@ _X86_64: Final = bytes.fromhex(
     "4d8b4808"  # mov r9, [r8+8]                                    guest RCX
     "4d8b5020"  # mov r10, [r8+32]                                  guest RSP
     "4c8b5910"  # mov r11, [rcx+8*LAST]
-    "4c39de751b"  # cmp rsi, r11; jne new
-    "483b41207415"  # cmp rax, [rcx+8*SEEN]; je new
-    "4c3b4928750f"  # cmp r9, [rcx+8*RCX]; jne new
-    "4c3b51307509"  # cmp r10, [rcx+8*RSP]; jne new
+    "4c39de7553"  # cmp rsi, r11; jne new
+    "483b4120744d"  # cmp rax, [rcx+8*SEEN]; je new
+    "4c3b49287547"  # cmp r9, [rcx+8*RCX]; jne new
+    "4c3b51307541"  # cmp r10, [rcx+8*RSP]; jne new
     "48ff4138"  # inc qword [rcx+8*REPEATS]                         the same start again
+    "4c8b8980000000"  # mov r9, [rcx+8*CC_DST]
+    "4d898890000000"  # mov [r8+cc_dst], r9
+    "4c8b8988000000"  # mov r9, [rcx+8*CC_SRC]
+    "4d898898000000"  # mov [r8+cc_src], r9
+    "4c8b8990000000"  # mov r9, [rcx+8*CC_SRC2]
+    "4d8988a0000000"  # mov [r8+cc_src2], r9
+    "448b8998000000"  # mov r9d, [rcx+8*CC_OP]
+    "458988a8000000"  # mov [r8+cc_op], r9d
     "48894120c3"  # mov [rcx+8*SEEN], rax; ret
     "4c895918"  # new: mov [rcx+8*PREVIOUS], r11
     "48897110"  # mov [rcx+8*LAST], rsi
     "48894120"  # mov [rcx+8*SEEN], rax
     "4c894928"  # mov [rcx+8*RCX], r9
     "4c895130"  # mov [rcx+8*RSP], r10
+    "498b8090000000"  # mov rax, [r8+cc_dst]
+    "48898180000000"  # mov [rcx+8*CC_DST], rax
+    "498b8098000000"  # mov rax, [r8+cc_src]
+    "48898188000000"  # mov [rcx+8*CC_SRC], rax
+    "498b80a0000000"  # mov rax, [r8+cc_src2]
+    "48898190000000"  # mov [rcx+8*CC_SRC2], rax
+    "418b80a8000000"  # mov eax, [r8+cc_op]
+    "48898198000000"  # mov [rcx+8*CC_OP], rax
     "488b0148ffc0488901"  # COUNTER += 1
     "483b4108771e"  # cmp rax, [rcx+8*LIMIT]; ja stop
     "0fb7c6"  # movzx eax, si
@@ -81,7 +98,7 @@ class Probe:
     def __init__(self, native: Native, trap: Callable[[int], None], *, force_python: bool = False) -> None:
         engine = engine_address(native.uc)
         cpu, env = env_address(native.uc)
-        self.fields = (ctypes.c_uint64 * 16)()
+        self.fields = (ctypes.c_uint64 * 20)()
         self._table = (ctypes.c_uint64 * _SLOTS)()
         self._native = native
         self._trap = trap
@@ -97,6 +114,8 @@ class Probe:
         fields[_P_TABLE] = ctypes.addressof(self._table)
         self._callback = CODE(self._on_trap)
         fields[_P_CALLBACK] = ctypes.cast(self._callback, ctypes.c_void_p).value or 0
+        self._lazy_flags = (ctypes.c_uint64 * 3).from_address(env + ENV["cc_dst"])
+        self._lazy_operation = ctypes.c_uint32.from_address(env + ENV["cc_op"])
         code = None if force_python else _CODE.get(platform.machine().lower())
         self.native = code is not None
         self._page: mmap.mmap | None = None
@@ -124,8 +143,11 @@ class Probe:
         if address == f[LAST] and seen != f[SEEN] and rcx == f[RCX] and rsp == f[RSP]:
             f[REPEATS] += 1
             f[SEEN] = seen
+            self.restore_flags()
             return
         f[PREVIOUS], f[LAST], f[SEEN], f[RCX], f[RSP] = f[LAST], address, seen, rcx, rsp
+        f[_CC_DST], f[_CC_SRC], f[_CC_SRC2] = self._lazy_flags
+        f[_CC_OP] = self._lazy_operation.value
         f[COUNTER] += 1
         if f[COUNTER] > f[LIMIT]:
             self._native.stop()
@@ -144,6 +166,18 @@ class Probe:
     def clear(self) -> None:
         """Forget all traps."""
         ctypes.memset(self._table, 0, ctypes.sizeof(self._table))
+
+    def restore_flags(self) -> None:
+        """Put the lazily kept status flags back to what they were when the last instruction started.
+
+        Before a hooked instruction Unicorn computes the flags into ``cc_src``.  When the instruction then faults, is
+        intercepted or is started again, ``cc_op`` goes back to what it was and ``cc_src`` does not: AF, CF and OF would
+        come out wrong.
+        """
+        fields = self.fields
+        for i, field in enumerate((_CC_DST, _CC_SRC, _CC_SRC2)):
+            self._lazy_flags[i] = fields[field]
+        self._lazy_operation.value = fields[_CC_OP]
 
     def forget_last(self) -> None:
         """The next start counts, whatever its address."""
