@@ -109,8 +109,12 @@ class Breakpoints:
             self._all[number] = found
         return found
 
-    def moved(self, addresses: dict[int, int]) -> None:
-        """Give breakpoints set on lines their new addresses after another assembly, by number."""
+    def moved(self, addresses: dict[int, int], lines: dict[int, int] | None = None) -> None:
+        """Give breakpoints set on lines their new addresses (and lines) after another assembly, by number."""
         for number, address in addresses.items():
-            if number in self._all:
-                self._all[number] = replace(self._all[number], address=address)
+            found = self._all.get(number)
+            if found is None:
+                continue
+            line = (lines or {}).get(number, found.line)
+            where = f"line {line}" if line != found.line and found.where == f"line {found.line}" else found.where
+            self._all[number] = replace(found, address=address, line=line, where=where)

@@ -7,7 +7,7 @@ where a search needs the past, it looks at windows of growing length until it fi
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -19,7 +19,7 @@ from kvmscope.debug.run_scope import RunScope
 from kvmscope.errors import ExpressionError
 from kvmscope.expr import evaluate, truth
 from kvmscope.vmm.engine import Stop, StopReason
-from kvmscope.vmm.events import ExceptionEvent
+from kvmscope.vmm.events import Event, ExceptionEvent
 from kvmscope.vmm.snapshot import Snapshot
 from kvmscope.x86.state import CpuState, Seg
 
@@ -44,11 +44,15 @@ class DebuggedMachine(Protocol):
     def image(self) -> Image: ...
     @property
     def debug_exit(self) -> int | None: ...
+    @property
+    def cpu(self) -> CpuState: ...
+    @property
+    def events(self) -> Sequence[Event]: ...
     def step(self) -> Stop: ...
     def run(self, ticks: int | None = None, *, cancel: threading.Event | None = None) -> Stop: ...
     def goto(self, tick: int) -> Stop: ...
-    def snapshot(self, previous: Snapshot | None = None) -> Snapshot: ...
-    def set_breakpoints(self, linear: set[int]) -> None: ...
+    def snapshot(self) -> Snapshot: ...
+    def set_breakpoints(self, linear: Iterable[int]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,19 +348,22 @@ class Debugger:
     # The machine's state
 
     def _cpu(self) -> CpuState:
-        return self.machine.snapshot().cpu
+        return self.machine.cpu
 
     def _guest(self) -> Guest:
         return Guest.of(self.machine.snapshot(), self.machine.image)
 
     def _traced_step(self) -> tuple[Stop, bool]:
         """One step, and whether an exception or interrupt was delivered in it."""
-        before = self.machine.snapshot()
-        mark = before.events_dropped + len(before.events)
+        tick = self.machine.tick
         stop = self.machine.step()
-        after = self.machine.snapshot()
-        new = after.events[max(0, mark - after.events_dropped) :]
-        return stop, any(isinstance(event, ExceptionEvent) and event.delivered for event in new)
+        delivered = False
+        for event in reversed(self.machine.events):
+            # An event's tick counts the start of its own instruction.
+            if event.tick <= tick:
+                break
+            delivered = delivered or (isinstance(event, ExceptionEvent) and event.delivered)
+        return stop, delivered
 
     def _linear_after(self, cpu: CpuState, size: int) -> int:
         if cpu.mode == 64:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from kvmscope.debug.commands.arguments import evaluate_int, evaluate_text, location
 from kvmscope.debug.commands.model import Command, CommandContext, CommandResult
@@ -95,15 +96,24 @@ def _telescope(argument: str, letters: str, context: CommandContext) -> CommandR
 
 
 def _explain(argument: str, letters: str, context: CommandContext) -> CommandResult:
-    snapshot = context.machine.snapshot()
-    what = snapshot.stop
-    last = next((e for e in reversed(snapshot.events) if isinstance(e, ExceptionEvent)), None)
+    machine = context.machine
+    snapshot = machine.snapshot()
     if argument.strip() == "last":
+        last = next((e for e in reversed(snapshot.events) if isinstance(e, ExceptionEvent)), None)
         if last is None:
             raise UsageError("No exception has been raised")
-        found = explain(last, snapshot, context.machine.image)
+        # The memory that explains it is that of its tick: go there, and come back.
+        here = machine.tick
+        machine.goto(last.tick - 1)
+        try:
+            then = replace(machine.snapshot(), events=snapshot.events)
+            found = explain(last, then, machine.image)
+        finally:
+            machine.goto(here)
+    elif argument.strip():
+        raise UsageError("explain takes nothing, or last")
     else:
-        found = explain(what, snapshot, context.machine.image)
+        found = explain(snapshot.stop, snapshot, machine.image)
     return CommandResult((found.title, *found.lines, *(f"see {r}" for r in found.references)))
 
 

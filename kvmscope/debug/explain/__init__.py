@@ -29,4 +29,4 @@ def explain(what: ExceptionEvent | Stop, snapshot: Snapshot, image: Image | None
     if what.vector == 8 and len(chain) > 1:
         return explain_chain(chain, snapshot, image, shutdown=False)
     guest = Guest.of(snapshot, image, what.before)
-    return explain_exception(guest, what, snapshot.events, stale=snapshot.tick > what.tick + 1)
+    return explain_exception(guest, what, snapshot.events, stale=snapshot.tick > what.tick)

@@ -55,14 +55,10 @@ def explain_exception(
     name = mnemonic(event.vector)
     if event.vector in _SELECTOR_VECTORS and event.error_code:
         head.append(f"error code {event.error_code:#x}: {SelectorErrorCode(event.error_code)}")
-    if stale and _reads_memory(event):
-        lines = [*lines, "memory is shown as it is now, after the exception; go to its tick to see it as it was"]
+    if stale:
+        lines = [*lines, "instruction and tables were read later than the exception: go to its tick to be sure"]
     references = tuple(dict.fromkeys((*REFERENCES.get(name, ()), *REFERENCES.get(key, ()))))
     return _with_parent(Explanation(f"{title}: {words}", (*head, *lines), references), event)
-
-
-def _reads_memory(event: ExceptionEvent) -> bool:
-    return event.vector in _SELECTOR_VECTORS or event.vector in (0, 5, 6)
 
 
 def _with_parent(found: Explanation, event: ExceptionEvent) -> Explanation:

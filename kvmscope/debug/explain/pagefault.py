@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvmscope.debug.explain.model import Explanation, Guest
+from kvmscope.debug.explain.model import Explanation, Guest, plural
 from kvmscope.debug.explain.names import REFERENCES, vector_title
 from kvmscope.debug.explain.operands import Decoded, MemoryOperand
 from kvmscope.vmm.events import ExceptionEvent
@@ -86,7 +86,7 @@ def _access_words(event: ExceptionEvent, code: int, operand: MemoryOperand | Non
         return f"instruction fetch from {address:#x}"
     kind = "write to" if code & PF_WRITE else "read from"
     if operand is not None and operand.linear != address:
-        return f"{kind} {address:#x} (operand of {operand.size} bytes at {operand.linear:#x} crosses into its page)"
+        return f"{kind} {address:#x} (operand of {plural(operand.size, 'byte')} at {operand.linear:#x} crosses into its page)"
     return f"{kind} {address:#x}"
 
 
@@ -123,7 +123,7 @@ def explain_page_fault(guest: Guest, event: ExceptionEvent, decoded: Decoded | N
         lines.append(f"at {where}")
     lines.append(f"error code {code:#x}: {page_fault_bits(code)}")
     if operand is not None:
-        lines.append(f"{operand.formula()} -> {operand.linear:#x}, {operand.size} bytes, {operand.access}")
+        lines.append(f"{operand.formula()} -> {operand.linear:#x}, {plural(operand.size, 'byte')}, {operand.access}")
     elif structure:
         lines.append(f"{linear:#x} is in {structure}")
     fault = result.fault
@@ -137,7 +137,7 @@ def explain_page_fault(guest: Guest, event: ExceptionEvent, decoded: Decoded | N
         lines.append("no operand of the instruction covers the address: an access the instruction implies")
     lines.extend(walk_lines(result))
     if stale:
-        lines.append("the tables are shown as they are now, after the fault; go to its tick to see them as they were")
+        lines.append("instruction and tables were read later than the exception: go to its tick to be sure")
     return Explanation(title, tuple(lines), REFERENCES["#PF"])
 
 

@@ -36,7 +36,7 @@ def explain_chain(
     chain: Sequence[ExceptionEvent], snapshot: Snapshot, image: Image | None, shutdown: bool
 ) -> Explanation:
     """Each link: the exception, its own cause, and why its delivery failed."""
-    stale = snapshot.tick > chain[-1].tick + 1
+    stale = snapshot.tick > chain[-1].tick
     names = " -> ".join(vector_title(e.vector, e.error_code) for e in chain)
     title = f"{names} -> shutdown (triple fault)" if shutdown else names
     first = Guest.of(snapshot, image, chain[0].before)

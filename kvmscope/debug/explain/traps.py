@@ -50,6 +50,8 @@ def divide_error(guest: Guest, event: ExceptionEvent, decoded: Decoded | None) -
         return f"division by zero: {source.split(':')[0]} = 0", lines
     if decoded.mnemonic == "div":
         quotient = dividend // divisor
+        if not quotient >> size:
+            return _NOT_DETERMINED + f"the quotient {quotient:#x} fits {size} bits", lines
         lines.append(f"quotient {quotient:#x} exceeds {(1 << size) - 1:#x} ({size} bits)")
         if size != 8:
             lines.append(f"DIV needs {high_name} below the divisor; zero {high_name} before an unsigned division")
@@ -57,6 +59,8 @@ def divide_error(guest: Guest, event: ExceptionEvent, decoded: Decoded | None) -
     signed_dividend, signed_divisor = _signed(dividend, 2 * size), _signed(divisor, size)
     magnitude = abs(signed_dividend) // abs(signed_divisor)
     quotient = -magnitude if (signed_dividend < 0) != (signed_divisor < 0) else magnitude
+    if -(1 << size - 1) <= quotient < 1 << size - 1:
+        return _NOT_DETERMINED + f"the quotient {quotient} fits {size} bits", lines
     lines.append(f"signed quotient {quotient} is outside of {-(1 << size - 1)}..{(1 << size - 1) - 1}")
     return f"quotient {quotient} does not fit {size} bits, signed", lines
 
@@ -116,6 +120,8 @@ def bound(guest: Guest, event: ExceptionEvent, decoded: Decoded | None) -> Cause
     if low is None or high is None or index is None:
         return _NOT_DETERMINED + "the limits cannot be read", []
     bits = size * 8
+    if _signed(low, bits) <= _signed(index, bits) <= _signed(high, bits):
+        return _NOT_DETERMINED + "the index is within the limits", []
     text = f"{decoded.registers[0]} = {_signed(index, bits)} is outside of {_signed(low, bits)}..{_signed(high, bits)}"
     return text, [f"limits at {operand.linear:#x}: {operand.formula()}"]
 
