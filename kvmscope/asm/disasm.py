@@ -13,6 +13,17 @@ from typing import TYPE_CHECKING, Final
 
 from kvmscope.asm.disasm_overlay import ROWS, SUSPECTS, Row
 from kvmscope.asm.image import Syntax
+from kvmscope.asm.instruction import (
+    BAD,
+    Instruction,
+    branch_target,
+    is_branch,
+    is_call,
+    is_conditional,
+    is_rep,
+    is_ret,
+    is_software_interrupt,
+)
 
 if TYPE_CHECKING:
     from capstone import Cs
@@ -32,7 +43,6 @@ __all__ = [
     "length_at",
 ]
 
-BAD: Final = "(bad)"
 FORCED_EMULATION: Final = bytes.fromhex("0f0b6b766d")
 """``ud2; .ascii "kvm"``: KVM with kvm.force_emulation_prefix=1 emulates the instruction behind it."""
 _FEP_NAME: Final = "kvm_fep"
@@ -40,28 +50,6 @@ _FEP_NAME: Final = "kvm_fep"
 _LEGACY: Final = frozenset(bytes.fromhex("262e363e64656667f0f2f3"))
 _SHORT_BRANCHES: Final = frozenset([*range(0x70, 0x80), *range(0xE0, 0xE4), 0xEB])
 _LOCALS: Final = threading.local()
-
-
-@dataclass(frozen=True, slots=True)
-class Instruction:
-    """One decoded instruction, or one byte that is none (``known`` False, mnemonic ``(bad)``)."""
-
-    address: int
-    data: bytes
-    mnemonic: str
-    """With its prefix, as ``rep movsb`` and ``lock add``."""
-    operands: str
-    known: bool = True
-
-    @property
-    def size(self) -> int:
-        """Length in bytes."""
-        return len(self.data)
-
-    @property
-    def text(self) -> str:
-        """Mnemonic and operands."""
-        return f"{self.mnemonic} {self.operands}".rstrip()
 
 
 def _decoder(bits: int, syntax: Syntax) -> Cs:
@@ -336,86 +324,6 @@ def _render(
         operands.reverse()
     mnemonic = row.att if att and row.att else row.mnemonic
     return Instruction(address, data[:end], mnemonic, ", ".join(operands))
-
-
-# What an instruction does to the flow of control.
-
-_STRINGS: Final = ("movs", "stos", "lods", "cmps", "scas", "ins", "outs")
-_RETURNS: Final = frozenset(
-    [
-        "ret",
-        "retw",
-        "retl",
-        "retq",
-        "retf",
-        "retfq",
-        "lret",
-        "lretw",
-        "lretl",
-        "lretq",
-        "iret",
-        "iretw",
-        "iretl",
-        "iretd",
-        "iretq",
-        "sysret",
-        "sysretl",
-        "sysretq",
-        "sysexit",
-        "sysexitl",
-        "sysexitq",
-        "uiret",
-        "erets",
-        "eretu",
-    ]
-)
-_CALLS: Final = frozenset(["call", "callw", "calll", "callq", "lcall", "lcallw", "lcalll", "lcallq"])
-_INTERRUPTS: Final = frozenset(["int", "int1", "int3", "into"])
-
-
-def _word(instruction: Instruction) -> str:
-    """The mnemonic without prefixes."""
-    return instruction.mnemonic.rsplit(" ", 1)[-1]
-
-
-def is_call(instruction: Instruction) -> bool:
-    """A near or far CALL: what steps over enter and what a return comes back behind."""
-    return _word(instruction) in _CALLS
-
-
-def is_ret(instruction: Instruction) -> bool:
-    """A return of any kind: RET, far RET, IRET, SYSRET, SYSEXIT, ..."""
-    return _word(instruction) in _RETURNS
-
-
-def is_rep(instruction: Instruction) -> bool:
-    """A string instruction with a repeat prefix: one instruction, many steps."""
-    first, _, rest = instruction.mnemonic.partition(" ")
-    return first.startswith("rep") and rest.startswith(_STRINGS)
-
-
-def is_conditional(instruction: Instruction) -> bool:
-    """A conditional jump, LOOP included."""
-    word = _word(instruction)
-    return (word[:1] == "j" and not word.startswith("jmp")) or word.startswith("loop")
-
-
-def is_branch(instruction: Instruction) -> bool:
-    """A jump, conditional or not, near or far; calls and returns are not."""
-    return is_conditional(instruction) or _word(instruction).startswith(("jmp", "ljmp", "xbegin"))
-
-
-def is_software_interrupt(instruction: Instruction) -> bool:
-    """INT n, INT3, INTO or INT1."""
-    return _word(instruction) in _INTERRUPTS
-
-
-def branch_target(instruction: Instruction) -> int | None:
-    """Where a direct near jump or call goes; None for indirect and far ones and for all other instructions."""
-    if not (is_branch(instruction) or is_call(instruction)):
-        return None
-    text = instruction.operands
-    return int(text, 0) if text.startswith("0x") or text.isdigit() else None
 
 
 def length_at(code: bytes, address: int, bits: int) -> int | None:

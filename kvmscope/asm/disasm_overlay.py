@@ -113,7 +113,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("f3", "0f1e", "fb", "endbr32", (), (16,)),
     *(Row("*", f"0f{opcode:x}", "/rr", "nop", ("rmv",)) for opcode in (0x18, 0x1A, 0x1B, 0x1C, 0x1D, 0x1E)),
     Row("*", "0f1c", "/rm", "nop", ("mem",)),
-    Row("*", "0f0d", "/rm", "prefetch", ("mem",)),
+    *(Row("*", "0f0d", f"/{field}m", "prefetch", ("mem",)) for field in range(3, 8)),
     # MOVSXD without REX.W
     Row("*", "63", "/rm", "movsxd", ("regv", "mem"), _64, att="movslq"),
     Row("*", "63", "/rr", "movsxd", ("regv", "rm32"), _64, att="movslq"),
