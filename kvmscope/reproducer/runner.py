@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from kvmscope.asm.image import Diagnostic, Image, Severity
-from kvmscope.errors import KvmscopeError, UsageError
+from kvmscope.errors import EngineError, KvmscopeError, UsageError
 from kvmscope.expr import calls, names, nearest
 from kvmscope.reproducer.document import REQUIREMENTS, Reproducer
 from kvmscope.reproducer.verdict import Result, Verdict
@@ -133,6 +133,8 @@ def _run(
         return replace(base, summary=error.title, notes=(*base.notes, *_notes(error, reproducer.filename)))
     try:
         return _judged(machine, reproducer, base, _to_the_end(machine, on_output), explain)
+    except EngineError as error:
+        return replace(base, summary=error.title, notes=(*base.notes, *_notes(error, reproducer.filename)))
     finally:
         machine.close()
 

@@ -46,7 +46,17 @@ class Outcome:
 
 
 def run_job(job: Job) -> Outcome:
-    """Run one file.  A user's mistake is an ERROR outcome."""
+    """Run one file.  A user's mistake is an ERROR outcome, and so is a defect of ours: the other files still have their turn."""
+    try:
+        return _run_job(job)
+    except Exception as error:
+        import traceback
+
+        details = ("this is a defect of kvmscope: please report it with the file", *traceback.format_exc().splitlines())
+        return Outcome(str(job.path), Verdict.ERROR, f"internal error: {type(error).__name__}: {error}", details)
+
+
+def _run_job(job: Job) -> Outcome:
     from kvmscope.reproducer.document import load
     from kvmscope.reproducer.runner import run
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmscope.reproducer import pool
+from kvmscope.reproducer import pool, runner, suite
 from kvmscope.reproducer.suite import Job, Outcome
 from kvmscope.reproducer.verdict import Verdict
 
@@ -60,3 +60,15 @@ def test_no_process_is_left_when_the_reader_stops_early() -> None:
     assert first.name == "a"
     with pytest.raises(ProcessLookupError):
         os.kill(int(first.summary), 0)
+
+
+def test_a_defect_of_ours_is_one_files_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise AttributeError("no such thing")
+
+    path = tmp_path / "a.asm"
+    path.write_text("hlt\n")
+    monkeypatch.setattr(runner, "run", fail)
+    outcome = suite.run_job(Job(path))
+    assert (outcome.verdict, outcome.summary) == (Verdict.ERROR, "internal error: AttributeError: no such thing")
+    assert "please report" in outcome.details[0]
