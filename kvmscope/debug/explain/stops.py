@@ -92,7 +92,7 @@ def _exception(stop: Stop, snapshot: Snapshot, image: Image | None) -> Explanati
         return Explanation("an exception without a handler of the guest's own", (stop.detail,) if stop.detail else ())
     chain = chain_of(event, snapshot.events)
     note = "no handler of the guest's own: the machine stopped before delivery"
-    if len(chain) > 1 or event.vector == 8:
+    if event.vector == 8:
         found = explain_chain(chain, snapshot, image, shutdown=False)
     else:
         found = explain_exception(Guest.of(snapshot, image, event.before), event, snapshot.events)
