@@ -45,10 +45,11 @@ def device_rows(
         rows.append(message(width, "none yet"))
     symbols = symbols_of(view.image)
     digits = max(4, len(str(view.snapshot.last_tick)))
+    rips = max((len(f"{index.events[position].rip:x}") for position in present), default=1)
     fresh = {id(event) for event in view.delta.events}
     for position in reversed(present):
         event = index.events[position]
-        rows.append(event_row(event, symbols, width, digits, MARK if id(event) in fresh else " ", False))
+        rows.append(event_row(event, symbols, width, (digits, rips), MARK if id(event) in fresh else " ", False))
     return rows
 
 

@@ -14,7 +14,7 @@ from kvmscope.ui.render.listing import Entry, entries_before, entries_from
 from kvmscope.ui.render.lookahead import look_ahead
 from kvmscope.ui.render.reader import Reader
 from kvmscope.ui.render.syntax import operand_spans
-from kvmscope.ui.render.text import BLANK, MARK, clip, row, width_of
+from kvmscope.ui.render.text import BLANK, CHANGED, clip, row, width_of
 from kvmscope.ui.view import View
 from kvmscope.x86.state import Seg
 
@@ -148,7 +148,7 @@ def _entry_row(reader: Reader, entry: Entry, width: int, digits: int, columns: i
     if target is not None:
         target = target + reader.segment_base(Seg.CS) & reader.address_mask
     if old is not None and arrow.text == " ":
-        arrow = Span(MARK, "changed")
+        arrow = CHANGED
     point = "▶" if here else "→" if arrow.text in ("╭", "╰") else " "
     return _draw(
         entry,

@@ -21,6 +21,7 @@ from kvmscope.vmm.events import (
 from kvmscope.x86.bitfields import BIT_TABLES
 from kvmscope.x86.exceptions import decode_error_code, mnemonic
 from kvmscope.x86.msrs import msr_name
+from kvmscope.x86.paging import PF_FETCH, PF_WRITE
 
 __all__ = ["EventKind", "EventWords", "describe", "kind_of"]
 
@@ -88,11 +89,10 @@ def _exception(event: ExceptionEvent, symbols: Symbols) -> EventWords:
     name = mnemonic(event.vector)
     style = "error" if event.source is ExceptionSource.FAULT else "accent"
     spans: list[Span] = []
-    if event.error_code is not None and event.vector != 8:
+    if event.vector == 14 and event.error_code is not None:
+        spans += _page_fault(event.error_code, event.cr2, symbols)
+    elif event.error_code is not None and event.vector != 8:
         spans.append(Span(", ".join(decode_error_code(event.vector, event.error_code)), "value"))
-    if event.cr2 is not None and event.vector == 14:
-        where = symbols.words(event.cr2)
-        spans += (Span(" at ", "dim"), Span(f"{event.cr2:x}", "num"), Span(f" {where}" if where else "", "symbol"))
     if event.dr6 is not None and event.vector == 1:
         spans.append(Span(f"DR6 {event.dr6:x}", "num"))
     if event.source is not ExceptionSource.FAULT:
@@ -107,6 +107,18 @@ def _exception(event: ExceptionEvent, symbols: Symbols) -> EventWords:
         spans += (Span(f"{gap}→ ", "operator"), Span(f"{event.handler:x}", "addr"))
         spans.append(Span(f" {label}" if label else "", "symbol"))
     return EventWords(f"{name}{code}", style, tuple(spans))
+
+
+def _page_fault(code: int, cr2: int | None, symbols: Symbols) -> list[Span]:
+    """``write 7000 <table>, supervisor, protection violation``: the access first."""
+    kind = "fetch" if code & PF_FETCH else "write" if code & PF_WRITE else "read"
+    words = [word for word in decode_error_code(14, code) if word not in ("write", "read", "instruction fetch")]
+    spans = [Span(f"{kind} ", "value")]
+    if cr2 is not None:
+        where = symbols.words(cr2)
+        spans += (Span(f"{cr2:x}", "num"), Span(f" {where}" if where else "", "symbol"))
+    # Who, then why.
+    return [*spans, Span("".join(f", {word}" for word in reversed(words)), "dim")]
 
 
 def _access(write: bool, where: str, size: int, value: int, device: str, nobody: str) -> EventWords:

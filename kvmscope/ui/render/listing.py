@@ -161,7 +161,8 @@ def _guess(reader: Reader, address: int, count: int, bits: int) -> list[Entry]:
     while code is None and span > 1:
         span //= 2
         code = reader.read(address - span, span)
-    if not code:
+    # What nobody has written is no code that leads here.
+    if not code or not any(code[-_LONGEST:]):
         return []
     base = reader.segment_base(Seg.CS)
     best: tuple[Entry, ...] = ()

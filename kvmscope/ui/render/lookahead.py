@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from kvmscope.debug.explain.model import Guest
 from kvmscope.debug.explain.operands import MemoryOperand, decode
 from kvmscope.ui.line_panel import Key, Kind, Row, Span
@@ -15,6 +17,7 @@ __all__ = ["look_ahead"]
 
 _MOST: int = 16
 """Bytes of an operand that are shown as one number; more come as bytes."""
+_BRACKETS = re.compile(r"(?:\b[c-gs]s:)?\[[^\]]*\]")
 _RETURNS = frozenset({"ret", "retf", "retfq", "iret", "iretd", "iretq"})
 
 
@@ -29,8 +32,10 @@ def look_ahead(reader: Reader, entry: Entry, width: int) -> Row:
         linear = target + reader.segment_base(Seg.CS) & reader.address_mask
         spans += _arrow(reader, linear)
     decoded = decode(Guest(reader.cpu, reader.memory, reader.view.image)) if entry.kind == "code" else None
-    for operand in decoded.memory if decoded is not None else ():
-        spans += _operand(reader, operand, entry.mnemonic)
+    # Explicit operands come first, in the order written; implied ones (a push's) are not written anywhere.
+    written = _BRACKETS.findall(entry.operands)
+    for i, operand in enumerate(decoded.memory if decoded is not None else ()):
+        spans += _operand(reader, operand, entry.mnemonic, written[i] if i < len(written) else operand.text)
     if not spans:
         return Row()
     return row(width, (Span(" next ", "comment"), *spans))
@@ -42,10 +47,10 @@ def _arrow(reader: Reader, linear: int) -> tuple[Span, ...]:
     return (Span("→ ", "operator"), Span(f"{linear:x}", "addr", key), Span(f" {words}  " if words else "  ", "symbol"))
 
 
-def _operand(reader: Reader, operand: MemoryOperand, mnemonic: str) -> list[Span]:
+def _operand(reader: Reader, operand: MemoryOperand, mnemonic: str, text: str) -> list[Span]:
     """``[rax + 8] 402008 = 0000002a <table>``: address and what stands there; ``←`` when it will be written."""
     key = Key(Kind.MEMORY, operand.linear, f"{operand.linear:#x}", operand.linear)
-    spans = [Span(f"{operand.text} ", "reg"), Span(f"{operand.linear:x}", "addr", key)]
+    spans = [Span(f"{text} ", "reg"), Span(f"{operand.linear:x}", "addr", key)]
     words = reader.symbols.words(operand.linear)
     if words:
         spans.append(Span(f" {words}", "symbol"))

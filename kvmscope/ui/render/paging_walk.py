@@ -172,7 +172,7 @@ def _matrix_rows(reader: Reader, target: WalkTarget, width: int, plain: Walk) ->
         rows.append(row(width, spans))
     for reason, accesses in reasons.items():
         who = "any access" if len(accesses) == 6 else ", ".join(_grouped(accesses))
-        rows += _wrapped(f"✗ {who}: {reason}", width)
+        rows += _wrapped(who, reason, width)
     return rows
 
 
@@ -185,6 +185,12 @@ def _grouped(accesses: list[str]) -> list[str]:
     return out
 
 
-def _wrapped(text: str, width: int) -> list[Row]:
-    lines = textwrap.wrap(text, max(10, width - 1), subsequent_indent="  ", break_on_hyphens=False)
-    return [row(width, (Span(" "), Span(line, "error" if not i else "bad"))) for i, line in enumerate(lines)]
+def _wrapped(who: str, reason: str, width: int) -> list[Row]:
+    """``✗ user write: PTE at ...`` in as many lines as it takes."""
+    lines = textwrap.wrap(f"{who}: {reason}", max(10, width - 3), break_on_hyphens=False)
+    rows = []
+    for i, line in enumerate(lines):
+        head = who + ":" if line.startswith(who + ":") and not i else ""
+        spans = (Span(" ✗ " if not i else "   ", "error"), Span(head, "bad"), Span(line[len(head) :], "value"))
+        rows.append(row(width, spans))
+    return rows

@@ -120,7 +120,7 @@ def serial_rows(view: View, width: int, height: int, back: int = 0) -> list[Row]
 
 def _head(width: int, name: str) -> Row:
     return row(
-        width, (Span(" ─ ", "rule"), Span(name, "title"), Span(" " + "─" * max(0, width - 6 - len(name)), "rule"))
+        width, (Span(" ─ ", "rule"), Span(name, "title"), Span(" " + "─" * max(0, width - 5 - len(name)), "rule"))
     )
 
 

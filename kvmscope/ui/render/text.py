@@ -33,7 +33,7 @@ __all__ = [
 
 MARK: Final = "▸"
 """In front of a row that the last command changed."""
-CHANGED: Final = Span(MARK, "changed")
+CHANGED: Final = Span(MARK, "warn")
 UNCHANGED: Final = Span(" ")
 BLANK: Final = Row()
 
@@ -57,16 +57,21 @@ def clip(spans: Iterable[Span], width: int) -> tuple[Span, ...]:
         if room > 0:
             cut = set_cell_size(text, room - 1) if room > 1 else ""
             out.append(Span(cut.rstrip() + "…" if cut.strip() or not out else "…", span.style, span.key))
-        elif out:
-            last = out[-1]
-            out[-1] = Span(_cut_last(last.text), last.style, last.key)
+        else:
+            _end_in_ellipsis(out)
         break
     return tuple(out)
 
 
-def _cut_last(text: str) -> str:
-    """``text`` with an ellipsis in place of its last cell."""
-    return set_cell_size(text, max(0, cell_len(text) - 1)) + "…"
+def _end_in_ellipsis(spans: list[Span]) -> None:
+    """Put an ellipsis in place of the last cell."""
+    while spans:
+        text, style, key = spans.pop()
+        size = cell_len(text)
+        if size:
+            # A wide character that is cut in half leaves a blank behind, which the ellipsis follows.
+            spans.append(Span(set_cell_size(text, size - 1) + "…", style, key))
+            return
 
 
 def row(width: int, spans: Iterable[Span], *, key: Key | None = None, overlay: str = "") -> Row:

@@ -58,13 +58,15 @@ def event_rows(
     symbols = symbols_of(view.image)
     digits = max(4, len(str(max(view.snapshot.last_tick, index.ticks[-1]))))
     rows: list[Row] = []
+    shown = [index.events[positions[line]].rip for line in range(first, min(first + height, len(positions)))]
+    rip_digits = max((len(f"{rip:x}") for rip in shown), default=1)
     for line in range(first, min(first + height, len(positions))):
         position = positions[line]
         event = index.events[position]
         here = position == index.here - 1 and event.tick == view.snapshot.tick
         selected = view.focus.event_tick is not None and event.tick == view.focus.event_tick
         future = position >= index.here
-        rows.append(event_row(event, symbols, width, digits, "▶" if here else " ", future, selected))
+        rows.append(event_row(event, symbols, width, (digits, rip_digits), "▶" if here else " ", future, selected))
     return rows
 
 
@@ -85,28 +87,35 @@ class _ById:
 
 
 def event_row(
-    event: Event, symbols: Symbols, width: int, digits: int, point: str, future: bool, selected: bool = False
+    event: Event,
+    symbols: Symbols,
+    width: int,
+    digits: tuple[int, int],
+    point: str,
+    future: bool,
+    selected: bool = False,
 ) -> Row:
-    """``▶ 123 401000 <main+4>  #PF(2) write, supervisor at 7000``."""
+    """``▶ 123 401000 <main+4>  #PF(2) write 7000, supervisor, not present``; ``digits`` of ticks and of addresses."""
     return _event_row(_ById(event), symbols, width, digits, point, future, selected)
 
 
 @lru_cache(maxsize=2048)
 def _event_row(
-    boxed: _ById, symbols: Symbols, width: int, digits: int, point: str, future: bool, selected: bool
+    boxed: _ById, symbols: Symbols, width: int, digits: tuple[int, int], point: str, future: bool, selected: bool
 ) -> Row:
     event = boxed.event
     words = describe(event, symbols)
     key = Key(Kind.TICK, event.tick, f"{event.tick}", event.rip)
     spans = [Span(point, "gutter_current"), Span("·" if future else " ", "past")]
-    spans.append(Span(f"{event.tick:{digits}d} ", "dim"))
+    spans.append(Span(f"{event.tick:{digits[0]}d} ", "dim"))
+    address = f"{event.rip:>{digits[1]}x}"
     if width >= 60:
         near = symbols.words(event.rip)
         room = 26 if width >= 90 else 18
-        where = f"{event.rip:x} {near}"
+        where = f"{address} {near}"
         spans.append(Span((where if len(where) < room else where[: room - 2] + "…").ljust(room), "addr"))
-    else:
-        spans.append(Span(f"{event.rip:x} ", "addr"))
+    elif width >= 46:
+        spans.append(Span(f"{address} ", "addr"))
     spans += (Span(f"{words.verb:<8} ", words.style), *words.spans)
     if future:
         spans = [*spans[:2], *(Span(span.text, "comment") for span in spans[2:])]

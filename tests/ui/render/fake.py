@@ -241,4 +241,3 @@ def stepped() -> Guest:
     gpr = (0x2A, *before.gpr[1:])
     after = replace(before, gpr=gpr, rip=CODE + 4, rflags=0x202)
     return Guest(after, before, changes=(MemoryChange(0x7FFF0, b"\x0f\xff", b"\xff\xff"),))
-
