@@ -123,8 +123,11 @@ def _rows() -> Iterator[Msr]:
     yield Msr(0x10B, "IA32_FLUSH_CMD", "L1D flush", writable=1, write_only=True, feature="flush_l1d")
     yield Msr(0x122, "IA32_TSX_CTRL", "TSX enable", writable=3, feature="rtm", vendor=_INTEL)
     yield Msr(0x174, "IA32_SYSENTER_CS", "CS of SYSENTER", writable=_LOW, feature="sep")
-    yield Msr(0x175, "IA32_SYSENTER_ESP", "RSP of SYSENTER", check=Check.CANONICAL, feature="sep")
-    yield Msr(0x176, "IA32_SYSENTER_EIP", "RIP of SYSENTER", check=Check.CANONICAL, feature="sep")
+    # AMD has SYSENTER in 32-bit code only and does not check the addresses.
+    for index, part, word in ((0x175, "ESP", "RSP"), (0x176, "EIP", "RIP")):
+        name, meaning = f"IA32_SYSENTER_{part}", f"{word} of SYSENTER"
+        yield Msr(index, name, meaning, check=Check.CANONICAL, feature="sep", vendor=_INTEL)
+        yield Msr(index, name, meaning, feature="sep", vendor=_AMD)
     yield Msr(0x179, "IA32_MCG_CAP", "machine-check banks there are", read_only=True, feature="mca")
     yield Msr(0x17A, "IA32_MCG_STATUS", "machine-check status", writable=0x7, feature="mca")
     yield Msr(

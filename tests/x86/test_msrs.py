@@ -70,6 +70,9 @@ WRITES = [
     (LSTAR, 0, 0x0100_0000_0000_0000, "not canonical", "not canonical"),
     (LSTAR, 0, 0xFFFF_8000_0000_0000, "", ""),
     (0xC0000100, 0, 0x0100_0000_0000_0000, "not canonical", "not canonical"),
+    # SYSENTER's addresses are checked by Intel only
+    (0x175, 0, 0x0100_0000_0000_0000, "not canonical", ""),
+    (0x176, 0, 0x0100_0000_0000_0000, "not canonical", ""),
     (0xC0000081, 0, (1 << 64) - 1, "", ""),
     (0xC0000084, 0, 1 << 32, "reserved bit 32", "reserved bit 32"),
     (0xC0000103, 0, 1 << 32, "reserved", "reserved"),
