@@ -13,7 +13,8 @@
 ; ///
 ;
 ; Three writes that must fail, each without any effect: an MSR that does not exist, EFER with reserved bit 1
-; set, LSTAR with an address that is not canonical. The handler steps over the two-byte WRMSR.
+; set, LSTAR with an address that is not canonical. (A processor with LA57 checks 57 bits here, whatever CR4.LA57
+; says.) The handler steps over the two-byte WRMSR.
 ; SDM vol. 2D, WRMSR; vol. 4.
 
         xor     ebx, ebx
@@ -27,7 +28,7 @@
         wrmsr
         mov     ecx, 0xc0000082         ; IA32_LSTAR
         xor     eax, eax
-        mov     edx, 0x00008000         ; 0x00008000_00000000: the first non-canonical address
+        mov     edx, 0x01000000         ; 0x01000000_00000000: not canonical with 48 bits, nor with 57
         wrmsr
         xor     eax, eax
         out     0xf4, eax
