@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kvmscope.ui.line_panel import LinePanel
 from kvmscope.ui.panels.descriptors import DescriptorsPanel
 from kvmscope.ui.panels.devices import DevicesPanel
 from kvmscope.ui.panels.disassembly import DisassemblyPanel
@@ -22,4 +23,20 @@ __all__ = [
     "RegistersPanel",
     "SerialPanel",
     "TimelinePanel",
+    "make_panels",
 ]
+
+
+def make_panels() -> list[LinePanel]:
+    """One of each."""
+    return [
+        RegistersPanel(),
+        ExplanationPanel(),
+        DisassemblyPanel(),
+        PagingPanel(),
+        MemoryPanel(),
+        TimelinePanel(),
+        SerialPanel(),
+        DescriptorsPanel(),
+        DevicesPanel(),
+    ]

@@ -18,9 +18,10 @@ class DescriptorsPanel(FoldPanel):
     KIND = "descriptors"
     TITLE = "Descriptors"
     HELP = (
-        "The tables that GDTR, IDTR, TR and LDTR name, decoded from memory as it stands. ◂ names the segment registers that "
-        "hold a selector, ✗ says why a descriptor cannot be used, ▸ marks what the last command changed. Gates to the boot "
-        "stubs, where the machine stops, share a row. Enter shows a descriptor's bytes, or opens and closes a table."
+        "GDT, IDT or IVT, TSS and LDT, decoded from memory as it stands.\n"
+        "◂ names the segment registers that hold a selector, ✗ says why a descriptor cannot be used.\n"
+        "Gates to the boot stubs, where the machine stops, share a row.\n"
+        "Enter shows a descriptor's bytes, or opens and closes a table; - and + close and open all."
     )
     PARTS: ClassVar[tuple[str, ...]] = PARTS
 

@@ -18,8 +18,8 @@ class DevicesPanel(FoldPanel):
     KIND = "devices"
     TITLE = "Devices"
     HELP = (
-        "The registers of every device, decoded, then the accesses to ports and device memory, newest first; ▸ marks what "
-        "the last command did. Enter on an access goes to its moment."
+        "The registers of the devices, and every access to a port or device memory.\n"
+        "The newest access comes first; ▸ marks what the last command did. Enter on an access goes to its moment."
     )
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name

@@ -16,9 +16,10 @@ class DisassemblyPanel(LinePanel):
     KIND = "disassembly"
     TITLE = "Disassembly"
     HELP = (
-        "The code around the next instruction (▶), or around the address you went to. ● is a breakpoint, an arrow leads "
-        "from the branch about to execute to its target, the last line says whether it is taken and what the instruction "
-        "reads or writes. b sets a breakpoint on the row, u runs to it, Enter shows it in the source."
+        "The code around the next instruction, and what that will touch.\n"
+        "▶ is the next instruction, ● a breakpoint; an arrow leads from the branch about to execute to its target.\n"
+        "The last line says whether the branch is taken, and what the instruction reads or writes.\n"
+        "b sets a breakpoint on the row, u runs to it, Enter shows it in the source, Home returns to the present."
     )
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name

@@ -15,8 +15,9 @@ class ExplanationPanel(LinePanel):
     KIND = "explanation"
     TITLE = "Explanation"
     HELP = (
-        "What the processor did and why: the fault with the entry, descriptor or bit that caused it, each link of a double "
-        "or triple fault, and where the manuals say so."
+        "Why the machine stopped, from the guest's own state.\n"
+        "The fault with the entry, descriptor or bit that caused it, each link of a double or triple fault, and where the\n"
+        "manuals say so."
     )
 
     def rows(self, view: View, width: int, height: int) -> list[Row]:

@@ -20,9 +20,11 @@ class MemoryPanel(LinePanel):
     KIND = "memory"
     TITLE = "Memory"
     HELP = (
-        "Memory at an address, or where a register points: g goes to an address or label, m on a register follows it. "
-        "o switches between bytes and pointers with what they lead to. ·· is not mapped, ▒▒ is mapped but no RAM (a device "
-        "is never read). Changed digits are underlined, their row begins with ▸. Enter edits the byte under the cursor."
+        "Bytes and text, or pointers, at an address or where a register points.\n"
+        "g goes to an address or label, m on a register follows it, Home returns.\n"
+        "o switches between bytes and pointers with what they lead to.\n"
+        "·· is not mapped, ▒▒ is mapped but no RAM (a device is never read).\n"
+        "Changed digits are underlined, their row begins with ▸. Enter edits the byte under the cursor."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(

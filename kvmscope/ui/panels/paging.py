@@ -21,10 +21,11 @@ class PagingPanel(LinePanel):
     KIND = "paging"
     TITLE = "Paging"
     HELP = (
-        "The walk of one linear address (that of the last page fault, else RIP; p on an address walks it), every entry "
-        "decoded, and which accesses would fault and why; the digits behind ✗ are the error code, brackets mark the access "
-        "that did fault. Below are the tables of the live CR3: Enter opens and closes one. P RW US are upper case when "
-        "set; rwxu are the rights that all levels leave together."
+        "The walk of one address, why accesses to it would fault, and the live tables as a tree.\n"
+        "The address is that of the last page fault, else RIP; p on any address walks it.\n"
+        "Digits behind ✗ are the error code, brackets mark the access that did fault.\n"
+        "P RW US are upper case when set; rwxu are the rights that all levels leave together.\n"
+        "Enter on a table opens or closes it."
     )
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name

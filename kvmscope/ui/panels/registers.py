@@ -18,9 +18,10 @@ class RegistersPanel(FoldPanel):
     KIND = "registers"
     TITLE = "Registers"
     HELP = (
-        "Every register of the processor. Digits that the last command changed are underlined and their row begins "
-        "with ▸; flags are upper case when set. Enter edits the value under the cursor, or opens and closes a group; "
-        "- and + close and open all groups. m shows the memory a register points to, t explains its bits."
+        "Every register of the processor, by name and bit.\n"
+        "Digits that the last command changed are underlined and their row begins with ▸; flags are upper case when set.\n"
+        "Enter edits the value under the cursor, or opens and closes a group; - and + close and open all groups.\n"
+        "m shows the memory that a register points to, t explains its bits."
     )
     FOLDED: ClassVar[frozenset[str]] = DEFAULT_FOLDED
     PARTS: ClassVar[tuple[str, ...]] = GROUPS

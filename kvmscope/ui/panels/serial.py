@@ -15,8 +15,9 @@ class SerialPanel(LinePanel):
     KIND = "serial"
     TITLE = "Serial"
     HELP = (
-        "What the guest wrote to its serial port (0x3f8) and debug console (0xe9). Control characters and bytes beyond "
-        "ASCII are shown, never obeyed. ▸ marks what the last command wrote. The window follows the end; End returns to it."
+        "What the guest wrote to its serial port and debug console.\n"
+        "Control characters and bytes beyond ASCII are shown, never obeyed. ▸ marks what the last command wrote.\n"
+        "The window follows the end; End returns to it."
     )
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name

@@ -25,9 +25,10 @@ class TimelinePanel(LinePanel):
     KIND = "timeline"
     TITLE = "Timeline"
     HELP = (
-        "Exceptions, port and memory-mapped I/O, MSR and control-register accesses and mode changes, in order. ▶ is the "
-        "present; rows with · lie in the future of where you stand. The bar shows where in history events are dense, ▲ "
-        "where you are. Enter goes to the event's moment, v shows one kind of event after the other, [ and ] walk along."
+        "Exceptions, I/O, MSR and control-register accesses and mode changes, in order.\n"
+        "▶ is the present; rows with · lie in the future of where you stand.\n"
+        "The bar shows where in history events are dense, ▲ where you are.\n"
+        "Enter goes to the event's moment, v shows one kind of event after the other, [ and ] walk along."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("v", "next_kind", "Filter", show=False, id="timeline.kind", tooltip="Show one kind of event, or all"),
