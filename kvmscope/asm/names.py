@@ -60,7 +60,7 @@ SIZE_WORDS: Final = {
 """Intel size words (before ``ptr``) -> bits."""
 
 _OPERATOR_WORDS: Final = """
-    and or xor not mod shl shr eq ne lt le gt ge offset ptr short near far flat byte word dword fword qword tbyte 
+    and or xor not mod shl shr eq ne lt le gt ge offset ptr short near far flat byte word dword fword qword tbyte
     oword xmmword ymmword zmmword mmword
 """
 INTEL_OPERATORS: Final = frozenset(_OPERATOR_WORDS.split())

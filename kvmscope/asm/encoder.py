@@ -1,0 +1,269 @@
+"""Instructions -> code with fields, through Keystone and the guard.
+
+Keystone sees one instruction at a time, in Intel syntax, with every number in hexadecimal and no symbol.  Where an
+operand is an address that is not known yet, it gets a large number instead; encoding with two such numbers shows which
+bytes are the field, and the assembler fills it in when the address is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from kvmscope.asm.arith import Expression
+from kvmscope.asm.direct import Code, Field, Resolve
+from kvmscope.asm.guard import REFUSED, Expected, check, needed_segment
+from kvmscope.asm.instructions import Instruction
+from kvmscope.asm.names import REGISTERS, SIZE_WORDS
+from kvmscope.asm.operands import Immediate, Memory, Operand, Reg
+from kvmscope.asm.refusal import Refusal, Trouble
+
+__all__ = ["Encode", "Request", "encode_all", "request"]
+
+Encode = Callable[[int, Sequence[str]], list[bytes | None]]
+"""(bits, texts) -> bytes of each, None where there are none."""
+
+_STAND_INS: Final = {2: (0x7EF1, 0x6DE2), 4: (0x7EDCBAF1, 0x6DCBA9E2), 8: (0x7EDCBA9876543211, 0x6DCBA98765432122)}
+"""For a field of so many bytes: two numbers that differ in every byte and fit as signed ones."""
+_WORDS: Final = {bits: word for word, bits in SIZE_WORDS.items() if word != "oword"}
+_MODRM_ABSOLUTE: Final = {0xA0: 0x8A, 0xA1: 0x8B, 0xA2: 0x88, 0xA3: 0x89}
+_PREFIX_ORDER: Final = b"\x2e\x36\x3e\x26\x64\x65\x67\x66\xf2\xf3\xf0"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An instruction to encode: its two texts (the same one twice without fields), and what to expect of each."""
+
+    instruction: Instruction
+    bits: int
+    texts: tuple[str, str]
+    expected: tuple[Expected, Expected]
+    fields: tuple[tuple[int, Expression, bool], ...]
+    """(bytes, value, relative to the end) of each field."""
+    far: int | None = None
+    """For an indirect far branch: the reg field to put into the donor's ModRM byte."""
+
+
+def request(instruction: Instruction, bits: int, value: Resolve) -> Request:
+    """Prepare ``instruction``; raises Trouble for what must not be asked of Keystone."""
+    donor, far = instruction, None
+    if instruction.name in ("jmp", "call", "ljmp", "lcall"):
+        donor, far = _branch_donor(instruction, bits)
+    if donor.name in REFUSED:
+        raise Refusal(f"'{instruction.name}' with operands is not encoded by the built-in assembler", instruction.text)
+    numbers: list[list[int | None]] = [[], []]
+    texts: list[list[str]] = [[], []]
+    fields = []
+    for operand in donor.operands:
+        expression, field = _number_of(operand), None
+        constant = value(expression) if expression is not None else None
+        if expression is not None and constant is None:
+            size = _field_size(operand, donor, bits)
+            relative = isinstance(operand, Memory) and operand.base in ("rip", "eip")
+            field = (size, expression, relative)
+            fields.append(field)
+        for which in range(2):
+            number = constant
+            if field is not None:
+                # Two fields of one instruction must not hold the same stand-in.
+                number = _STAND_INS[field[0]][which] - 0x0101 * (len(fields) - 1)
+            if constant is not None and isinstance(operand, Memory):
+                number = _wrapped(constant, operand, bits)
+            numbers[which].append(number)
+            texts[which].append(_text(operand, number))
+    first, second = (f"{donor.name} {', '.join(part)}".strip() for part in texts)
+    one, two = (Expected(donor, tuple(part)) for part in numbers)
+    return Request(donor if far is None else instruction, bits, (first, second), (one, two), tuple(fields), far)
+
+
+def _number_of(operand: Operand) -> Expression | None:
+    if isinstance(operand, Immediate):
+        return operand.value
+    return operand.displacement if isinstance(operand, Memory) else None
+
+
+def _wrapped(number: int, memory: Memory, bits: int) -> int:
+    """A displacement as the signed number of its address size, so that `-4` and `0xfffffffc` are one."""
+    register = memory.base or memory.index
+    width = REGISTERS[register].bits if register else bits
+    if width == 64 or not -(1 << width - 1) <= number < 1 << width:
+        return number
+    return number - (1 << width) if number >> width - 1 == 1 and register else number
+
+
+def _field_size(operand: Operand, instruction: Instruction, bits: int) -> int:
+    """Bytes of the field that an address in ``operand`` gets, as GNU as has it."""
+    if isinstance(operand, Memory):
+        register = operand.base or operand.index
+        width = REGISTERS[register].bits if register else bits
+        return 8 if instruction.name == "movabs" else 2 if width == 16 else 4
+    sizes = [one.info.bits for one in instruction.operands if isinstance(one, Reg)]
+    sizes += [one.size for one in instruction.operands if isinstance(one, Memory) and one.size]
+    size = sizes[0] if sizes else instruction.size
+    if size not in (16, 32, 64):
+        raise Refusal("an address in an operand of unknown or 8-bit size", instruction.text)
+    return 8 if instruction.name == "movabs" else min(size // 8, 4)
+
+
+def _text(operand: Operand, number: int | None) -> str:
+    if isinstance(operand, Reg):
+        return operand.name
+    if isinstance(operand, Immediate):
+        return _hex(number or 0)
+    if not isinstance(operand, Memory):
+        raise Refusal("an operand that the built-in assembler does not know")
+    parts = [operand.base] if operand.base else []
+    if operand.index:
+        parts.append(f"{operand.index}*{operand.scale}" if operand.scale != 1 or not operand.base else operand.index)
+    inner = " + ".join(parts)
+    if number or not parts:
+        inner += (" - " if inner else "-") + hex(-number) if number and number < 0 else (
+            " + " if inner else "") + hex(number or 0)  # fmt: skip
+    segment = needed_segment(operand)
+    size = f"{_WORDS[operand.size]} ptr " if operand.size else ""
+    return f"{size}{segment + ':' if segment else ''}[{inner}]"
+
+
+def _hex(number: int) -> str:
+    return f"-{-number:#x}" if number < 0 else f"{number:#x}"
+
+
+def _branch_donor(instruction: Instruction, bits: int) -> tuple[Instruction, int | None]:
+    """The instruction to encode for an indirect branch; far ones borrow the address of ``inc``.
+
+    FF /5 and FF /3 (far) have the same addresses as FF /0; Keystone knows no far form, and takes
+    ``jmp dword ptr [bx]`` for a near one.
+    """
+    if len(instruction.operands) != 1:
+        raise Refusal("a branch with these operands", instruction.text)
+    operand = instruction.operands[0]
+    far = instruction.name in ("ljmp", "lcall")
+    if isinstance(operand, Reg):
+        if far or operand.info.bits != bits or operand.info.kind != "gpr":
+            raise Refusal(f"a branch to {operand.name}", instruction.text)
+        return instruction, None
+    if not isinstance(operand, Memory):
+        raise Refusal("a branch with this operand", instruction.text)
+    normal = 32 if bits == 16 else 48
+    if far:
+        if operand.size not in (0, normal):
+            raise Refusal("a far branch through memory of this size", instruction.text)
+    elif operand.size == normal and operand.size != bits:
+        far = True
+    elif operand.size not in (0, bits):
+        raise Refusal("a branch through memory of this size", instruction.text)
+    if not far:
+        return instruction, None
+    sized = Memory(
+        16 if bits == 16 else 32, operand.segment, operand.base, operand.index, operand.scale, operand.displacement
+    )
+    donor = Instruction("inc", (sized,), instruction.prefixes, 0, instruction.text)
+    return donor, 5 if instruction.name.endswith("jmp") else 3
+
+
+def encode_all(requests: Sequence[Request], encode: Encode) -> list[Code | Trouble]:
+    """Encode and check ``requests``; a Trouble stands for each that gives no certain bytes."""
+    for bits in {one.bits for one in requests}:
+        mine = [one for one in requests if one.bits == bits]
+        texts = sorted({text for one in mine for text in one.texts})
+        _answers(bits, texts, encode)
+    return [_finished(one, encode) for one in requests]
+
+
+_encoded: dict[tuple[Encode, int, str], bytes | None] = {}
+_KEPT: Final = 20_000
+
+
+def _answers(bits: int, texts: Sequence[str], encode: Encode) -> None:
+    missing = [text for text in texts if (encode, bits, text) not in _encoded]
+    if len(_encoded) + len(missing) > _KEPT:
+        _encoded.clear()
+        missing = list(texts)
+    if missing:
+        for text, data in zip(missing, encode(bits, missing), strict=True):
+            _encoded[encode, bits, text] = data
+
+
+def _finished(one: Request, encode: Encode) -> Code | Trouble:
+    first, second = (_encoded.get((encode, one.bits, text)) for text in one.texts)
+    try:
+        return _checked(one, first, second)
+    except Trouble as trouble:
+        return trouble
+
+
+@lru_cache(maxsize=8192)
+def _checked(one: Request, first: bytes | None, second: bytes | None) -> Code:
+    text = one.instruction.text
+    if first is None or second is None:
+        raise Refusal("the built-in assembler does not know this form", text)
+    pair = [_normal(data, one) for data in (first, second)]
+    for data, expected in zip(pair, one.expected, strict=True):
+        check(expected, data, one.bits)
+    fields = tuple(_find_field(one, pair, i) for i in range(len(one.fields)))
+    if len({field.offset for field in fields}) != len(fields):
+        raise Refusal("two addresses in one place", text)
+    code = bytearray(pair[0])
+    for field in fields:
+        code[field.offset : field.offset + field.size] = bytes(field.size)
+    blank = bytearray(pair[1])
+    for field in fields:
+        blank[field.offset : field.offset + field.size] = bytes(field.size)
+    if code != blank:
+        raise Refusal("the built-in assembler's bytes depend on an address", text)
+    if one.far is not None:
+        code[_modrm(code)] |= one.far << 3
+    prefixes = one.instruction.prefixes
+    if prefixes:
+        at = len(code) - len(bytes(code).lstrip(_PREFIX_ORDER))
+        code[at:at] = prefixes
+        fields = tuple(Field(f.offset + len(prefixes), f.size, f.value, f.relative, f.signed) for f in fields)
+    return Code(bytes(code), fields)
+
+
+def _normal(data: bytes, one: Request) -> bytes:
+    """The same instruction as GNU as would encode it."""
+    body = data.lstrip(_PREFIX_ORDER)
+    prefixes = bytes(sorted(data[: len(data) - len(body)], key=_PREFIX_ORDER.index))
+    operands = one.expected[0].instruction.operands
+    segment = next((x for x in operands[:1] if isinstance(x, Reg) and x.info.kind == "segment"), None)
+    if segment is not None and len(operands) == 2 and isinstance(operands[1], Reg) and body[:1] == b"\x8e":
+        # A move to a segment register is 16 bits wide whatever the prefix says.
+        prefixes = prefixes.replace(b"\x66", b"")
+    if one.bits == 64 and one.expected[0].instruction.name == "mov":
+        at = 1 if body[0] & 0xF0 == 0x40 else 0
+        if body[at] in _MODRM_ABSOLUTE and len(body) == at + 9:
+            address = int.from_bytes(body[at + 1 :], "little", signed=True)
+            if -(1 << 31) <= address < 1 << 31:
+                short = bytes([_MODRM_ABSOLUTE[body[at]], 0x04, 0x25]) + address.to_bytes(4, "little", signed=True)
+                body = body[:at] + short
+    return prefixes + body
+
+
+def _find_field(one: Request, pair: Sequence[bytes], number: int) -> Field:
+    size, value, relative = one.fields[number]
+    places = []
+    for which in range(2):
+        stand_in = (_STAND_INS[size][which] - 0x0101 * number).to_bytes(size, "little")
+        if pair[which].count(stand_in) != 1:
+            raise Refusal("the place of an address is not clear", one.instruction.text)
+        places.append(pair[which].index(stand_in))
+    if places[0] != places[1]:
+        raise Refusal("the place of an address is not clear", one.instruction.text)
+    return Field(places[0], size, value, relative, signed=size == 4 and one.bits == 64 and _extended(one))
+
+
+def _extended(one: Request) -> bool:
+    """True when the processor extends the sign of a 32-bit field: an address, or a number for 64 bits."""
+    sizes = [x.info.bits for x in one.instruction.operands if isinstance(x, Reg) and x.info.kind == "gpr"]
+    sizes += [x.size for x in one.instruction.operands if isinstance(x, Memory)]
+    memory = any(isinstance(x, Memory) and x.displacement is not None for x in one.instruction.operands)
+    return 64 in sizes or memory
+
+
+def _modrm(code: bytes | bytearray) -> int:
+    """Index of the ModRM byte of the donor's FF /0."""
+    data = bytes(code)
+    return data.index(0xFF, len(data) - len(data.lstrip(_PREFIX_ORDER))) + 1
