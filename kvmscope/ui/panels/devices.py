@@ -33,6 +33,8 @@ class DevicesPanel(FoldPanel):
             self.view.snapshot if self.view else None
         ):
             self._before, self._shown = self._shown, view.snapshot.devices
+        # Hidden or not: see `EventIndex`.
+        self._index.update(view.snapshot)
         super().show(view)
 
     def rows(self, view: View, width: int, height: int) -> list[Row]:

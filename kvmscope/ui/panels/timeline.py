@@ -41,6 +41,11 @@ class TimelinePanel(LinePanel):
         self._first: int | None = None
         self._drawn: Snapshot | None = None
 
+    def show(self, view: View) -> None:
+        # Hidden or not: see `EventIndex`.
+        self.index.update(view.snapshot)
+        super().show(view)
+
     def rows(self, view: View, width: int, height: int) -> list[Row]:
         self.index.update(view.snapshot)
         if view.snapshot is not self._drawn:

@@ -7,6 +7,7 @@ them, so that the timeline shows where the future is.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -20,7 +21,7 @@ _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 
 
 class EventIndex:
-    """Events in order of their tick."""
+    """Events in order of their tick; `update` must see every stop, or a future that was cut meanwhile would stay."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -39,25 +40,32 @@ class EventIndex:
         reported = snapshot.events
         if snapshot.events_dropped != self._first:
             self._forget_first(snapshot.events_dropped)
-        known = min(len(reported), len(self.events))
-        if (
-            known
-            and reported[known - 1] is not self.events[known - 1]
-            and reported[known - 1] != self.events[known - 1]
-        ):
-            # Another history: the same length says nothing.
-            self._clear()
-            known = 0
-        if len(reported) > known:
+        known = self._shared(reported)
+        if known < len(reported):
+            # News, or another history from here on.
             self._truncate(known)
             for i in range(known, len(reported)):
                 self._append(reported[i])
-        elif len(self.events) > known and self.ticks[-1] > snapshot.last_tick:
-            # The future was cut: only what lies at or before the last tick of history remains.
+        elif snapshot.tick >= snapshot.last_tick:
+            # There is no future (any more).
+            self._truncate(known)
+        else:
             self._truncate(max(known, bisect_right(self.ticks, snapshot.last_tick)))
-        if snapshot.tick == snapshot.last_tick:
-            self._truncate(len(reported))
         self.here = len(reported)
+
+    def _shared(self, reported: Sequence[Event]) -> int:
+        """How many events at the beginning are the same records.
+
+        A history appends records and cuts its end, so what is the same is the beginning, and identity tells.
+        """
+        low, high = 0, min(len(reported), len(self.events))
+        while low < high:
+            middle = (low + high + 1) // 2
+            if reported[middle - 1] is self.events[middle - 1]:
+                low = middle
+            else:
+                high = middle - 1
+        return low
 
     def _clear(self) -> None:
         self.events.clear()

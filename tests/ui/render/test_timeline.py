@@ -135,6 +135,21 @@ def test_another_history_is_not_mixed_with_the_old_one():
     index = indexed(guest([port(1), port(2), port(3)]))
     indexed(guest([port(1), port(2, 0x80)], tick=2, last=2), index)
     assert [event.port for event in index.events] == [0x3F8, 0x80]
+    # As long as before and ending alike: only the records themselves tell.
+    index = indexed(guest([port(1), port(2), port(3)]))
+    indexed(guest([port(1, 0x80), port(2), port(3)]), index)
+    assert [event.port for event in index.events] == [0x80, 0x3F8, 0x3F8]
+
+
+def test_a_future_that_was_cut_does_not_come_back():
+    old = [port(i) for i in range(10)]
+    index = indexed(guest(old))
+    indexed(guest(old[:4], tick=3, last=3), index)
+    new = [*old[:4], port(5, 0x80)]
+    indexed(guest(new, tick=9, last=9), index)
+    indexed(guest(new[:2], tick=1, last=9), index)
+    assert index.events == new
+    assert index.here == 2
 
 
 def test_dropped_events_begin_the_index_anew():
@@ -146,8 +161,9 @@ def test_dropped_events_begin_the_index_anew():
 
 
 def test_index_by_kind_survives_truncation():
-    index = indexed(guest(events(STATE)))
-    indexed(guest(events(STATE)[:4], tick=4, last=4), index)
+    every = events(STATE)
+    index = indexed(guest(every))
+    indexed(guest(every[:4], tick=4, last=4), index)
     assert index.kinds() == {EventKind.IO: 1, EventKind.MSR: 1, EventKind.CONTROL: 1, EventKind.MODE: 1}
     assert list(index.positions(frozenset({EventKind.IO}))) == [3]
 
