@@ -9,13 +9,17 @@ alone where it is installed.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from kvmscope.asm import clang, keystone_client
 from kvmscope.asm.gas import Gas, assemble_with_gas, find_gas
 from kvmscope.asm.image import Assembly, CrossCheck, Diagnostic, Image, LineEntry, Severity, Syntax
-from kvmscope.asm.native import Native, assemble_native
 from kvmscope.asm.source import Source, clean
+
+if TYPE_CHECKING:
+    from kvmscope.asm.native import Native
+
+# The built-in assembler and clang are imported where they serve: `kvmscope run` with GNU as needs neither, and they are
+# a third of its time.
 
 __all__ = ["BACKENDS", "BackendInfo", "assemble", "backends"]
 
@@ -38,6 +42,8 @@ class BackendInfo:
 
 def backends() -> list[BackendInfo]:
     """Every backend, with its version or the reason why it cannot serve here."""
+    from kvmscope.asm import clang, keystone_client
+
     gas = find_gas()
     keystone = keystone_client.keystone_version()
     driver = clang.find_clang()
@@ -90,6 +96,8 @@ class _Job:
         gas = find_gas()
         if gas is not None and not self.cross_check:
             return self._gas(gas)
+        from kvmscope.asm import clang, keystone_client
+
         native = self._native() if keystone_client.keystone_version() else None
         if gas is not None:
             return self._judged(native, self._gas(gas))
@@ -106,6 +114,8 @@ class _Job:
         return self._gas(gas) if gas is not None else _nothing("gas", "GNU as is not installed", _NO_GAS)
 
     def keystone(self) -> Assembly:
+        from kvmscope.asm import keystone_client
+
         if not keystone_client.keystone_version():
             return _nothing("keystone", "the built-in assembler is not installed", _NO_KEYSTONE)
         gas = find_gas() if self.cross_check else None
@@ -119,6 +129,9 @@ class _Job:
         )
 
     def clang(self) -> Assembly:
+        from kvmscope.asm import clang
+        from kvmscope.asm.native import assemble_native
+
         driver = clang.find_clang()
         if driver is None:
             return _nothing("clang", "clang is not installed", clang.WHY_NOT)
@@ -129,6 +142,9 @@ class _Job:
         return _compared(_assembly(native, "clang"), self._gas(gas)) if gas is not None else _assembly(native, "clang")
 
     def _native(self) -> Native:
+        from kvmscope.asm import keystone_client
+        from kvmscope.asm.native import assemble_native
+
         return assemble_native(self.source, self.bits, self.syntax, self.origin, keystone_client.encode)
 
     def _gas(self, gas: Gas) -> Assembly:
