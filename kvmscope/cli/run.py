@@ -29,7 +29,7 @@ def _parser() -> Parser:
     parser.add_argument("--smp", type=positive, metavar="N", help="number of processors")
     parser.add_argument("--memory", type=memory, metavar="SIZE", help="size of memory: 64M")
     parser.add_argument("--cpu", metavar="PROFILE", help="CPU profile")
-    parser.add_argument("--no-cross-check", action="store_true", help="do not let GNU as confirm the bytes")
+    parser.add_argument("--cross-check", action="store_true", help="assemble with every assembler and show differences")
     parser.add_argument("-v", "--verbose", action="store_true", help="explain how the run ended")
     return parser
 
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
         engine=options.engine,
         overrides=overrides,
         on_output=None if options.json else _write,
-        cross_check=not options.no_cross_check,
+        cross_check=options.cross_check,
         explain=options.verbose,
     )
     if options.json:

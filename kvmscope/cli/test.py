@@ -39,7 +39,7 @@ def _parser() -> Parser:
     parser.add_argument("-k", metavar="TEXT", dest="substring", default="", help="only files whose name contains TEXT")
     parser.add_argument("--list", action="store_true", help="list the files and run nothing")
     parser.add_argument("--engine", default="unicorn", help="unicorn (built in) or kvm")
-    parser.add_argument("--cross-check", action="store_true", help="let GNU as confirm the bytes of every file")
+    parser.add_argument("--cross-check", action="store_true", help="assemble with every assembler")
     parser.add_argument("--junit-xml", type=Path, metavar="F", help="write a JUnit report")
     parser.add_argument("--tap", action="store_true", help="TAP 13 on stdout")
     return parser

@@ -91,7 +91,7 @@ def run(
 ) -> Result:
     """Run ``reproducer`` to its end and judge it.
 
-    ``on_output`` gets serial output as it comes.  ``cross_check`` has GNU as confirm the bytes where it is installed.
+    ``on_output`` gets serial output as it comes.  ``cross_check`` has every assembler assemble it, and differences told.
     ``explain`` asks for an explanation of the end even when the verdict is pass.
     A user's mistake is an ERROR verdict; UsageError is raised for an unknown engine only.
     """
@@ -118,10 +118,6 @@ def _run(
         summary = f"does not assemble: {errors} error{'' if errors == 1 else 's'}"
         return Result(Verdict.ERROR, engine, summary, diagnostics=assembly.diagnostics)
     base = Result(Verdict.ERROR, engine, "", diagnostics=assembly.diagnostics)
-    if assembly.cross_check is not None:
-        other = assembly.cross_check
-        note = f"note: line {other.line} is {other.ours.hex(' ')}; {other.other} would say {other.theirs.hex(' ')}"
-        base = replace(base, notes=(note,))
     wrong = _unknown_names(reproducer, image)
     if wrong:
         return replace(base, summary="an expectation names what is not there", diagnostics=base.diagnostics + wrong)

@@ -87,7 +87,7 @@ def test_json_of_exceptions(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
         ("hlt\n", ["--engine", "kvm"], 77, "skip"),
         ("ud2\n", [], 1, "fail"),
         ("hlt\n", ["--memory", "64M", "--cpu", "amd", "--smp", "1", "a", "b"], 0, "pass"),
-        ("hlt\n", ["a", "--no-cross-check", "--", "-b"], 0, "pass"),
+        ("hlt\n", ["a", "--cross-check", "--", "-b"], 0, "pass"),
     ],
 )
 def test_exit_statuses(
