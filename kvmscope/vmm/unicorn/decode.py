@@ -75,9 +75,10 @@ def fetch(cpu: Cpu, size: int = 15) -> bytes:
     return cpu.memory.peek(cpu.env.linear_ip, size)
 
 
-def decode(cpu: Cpu, data: bytes, modrm: bool = True) -> Instruction:
+def decode(cpu: Cpu, data: bytes, modrm: bool = True, length: int = 0) -> Instruction:
     """Decode ``data``, which are the bytes at the current instruction, in the current mode.
 
+    ``length`` is the whole instruction's, where it has an immediate: RIP-relative operands count from its end.
     Raises `Fault` (#UD) if the bytes end too early.
     """
     h = cpu.env.d[HFLAGS]
@@ -128,7 +129,7 @@ def decode(cpu: Cpu, data: bytes, modrm: bool = True) -> Instruction:
                 i += 1
         ins.length = i
         if modrm:
-            _operand(cpu, ins, data, i)
+            _operand(cpu, ins, data, i, length)
     except IndexError:
         raise Fault(6) from None
     return ins
@@ -137,7 +138,7 @@ def decode(cpu: Cpu, data: bytes, modrm: bool = True) -> Instruction:
 _PREFIXES: Final = frozenset({0x66, 0x67, 0xF0, 0xF2, 0xF3, *_SEGMENT_PREFIX})
 
 
-def _operand(cpu: Cpu, ins: Instruction, data: bytes, i: int) -> None:
+def _operand(cpu: Cpu, ins: Instruction, data: bytes, i: int, length: int) -> None:
     """ModRM, SIB and displacement at ``i`` into an effective address."""
     q = cpu.env.q
     byte = data[i]
@@ -192,8 +193,7 @@ def _operand(cpu: Cpu, ins: Instruction, data: bytes, i: int) -> None:
         i += size
     ins.length = i
     if relative:
-        # Relative to the next instruction: whoever has an immediate adds its size.
-        value += q[EIP] + i
+        value += q[EIP] + (length or i)
     ins.offset = value & mask
     ins.segment = segment if ins.segment_override is None else ins.segment_override
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmscope.vmm.engine import Stop, StopReason
 from kvmscope.vmm.events import ExceptionEvent, ExceptionSource
-from kvmscope.vmm.unicorn import segments
+from kvmscope.vmm.unicorn import segments, taskswitch
 from kvmscope.vmm.unicorn.env import (
     CR,
     CS_BASE,
@@ -26,12 +26,13 @@ from kvmscope.vmm.unicorn.env import (
     SS_BASE,
     SS_FLAGS,
     TR_BASE,
+    TR_FLAGS,
     TR_LIMIT,
     TR_SELECTOR,
     decode,
     selector_index,
 )
-from kvmscope.vmm.unicorn.faults import Fault, Unsupported
+from kvmscope.vmm.unicorn.faults import Fault
 from kvmscope.vmm.unicorn.memory import canonical
 from kvmscope.x86.state import CpuState, Seg
 
@@ -242,7 +243,7 @@ def _protected(
     if vector not in _HAS_ERROR or software or external:
         error_code = None
     if kind == 5:
-        raise Unsupported("an interrupt through a task gate")
+        return _task_gate(cpu, low >> 16, ext, error_code, q[EIP] if next_ip is None else next_ip)
     flags = env.flags()
     vm = flags & FLAG.VM
     selector = low >> 16
@@ -298,6 +299,18 @@ def _protected(
     d[HFLAGS] &= ~HF.INHIBIT
     env.update_hflags(new_cpl)
     return offset
+
+
+def _task_gate(cpu: Cpu, selector: int, ext: int, error_code: int | None, back: int) -> int:
+    """An event through a task gate: a nested task, its stack with the error code."""
+    env = cpu.env
+    taskswitch.through_gate(cpu, selector, taskswitch.CALL, back, ext)
+    if error_code is not None:
+        d, q = env.d, env.q
+        width = 4 if d[TR_FLAGS] & 1 << 11 else 2
+        limit, high = d[_SS_SELECTOR + 4], d[SS_FLAGS]
+        segments.push_all(cpu, [error_code], width, q[4], q[SS_BASE], limit, high, ext, env.cpl == 3)
+    return env.q[EIP]
 
 
 def high_ist(low: int, high: int) -> int:

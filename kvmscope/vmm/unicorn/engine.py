@@ -104,8 +104,11 @@ class UnicornEngine:
         self._closed = False
 
     def _first_block(self, native: Native) -> None:
-        """Run one instruction of our own: Unicorn reports new blocks only after its first."""
-        self._scratch[_START_CODE : _START_CODE + 2] = b"\x90\xf4"
+        """Run a block of our own to its end: Unicorn reports new blocks only after its first.
+
+        The block must end in a jump; HLT leaves from its middle.
+        """
+        self._scratch[_START_CODE : _START_CODE + 3] = b"\xeb\x00\xf4"
         native.start(_SCRATCH + _START_CODE)
         self._env.halted.value = 0
 

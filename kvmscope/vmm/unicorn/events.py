@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from kvmscope.vmm.engine import Stop, StopReason
 from kvmscope.vmm.unicorn import decode, privileged
-from kvmscope.vmm.unicorn.controls import DebugFault
+from kvmscope.vmm.unicorn.completion import BS, complete, guarded
 from kvmscope.vmm.unicorn.delivery import DB, PF, UD, deliver
 from kvmscope.vmm.unicorn.env import (
     CR,
-    EFLAGS,
     EIP,
     ERROR_CODE,
-    FLAG,
-    HF,
-    HFLAGS,
     IS_INT,
     OLD_EXCEPTION,
 )
-from kvmscope.vmm.unicorn.faults import Fault, Unsupported
+from kvmscope.vmm.unicorn.faults import Fault
 from kvmscope.vmm.unicorn.native import INTR, INVALID, HookKind
 from kvmscope.vmm.unicorn.privileged import Intercept
 from kvmscope.vmm.unicorn.probe import COUNTER, LAST, LIMIT, NOWHERE
@@ -28,21 +23,11 @@ if TYPE_CHECKING:
     from kvmscope.vmm.unicorn.cpu import Cpu
     from kvmscope.vmm.unicorn.native import Native
 
-__all__ = ["BS", "EventHooks", "complete"]
+__all__ = ["EventHooks"]
 
-BS: Final = 1 << 14
-BD: Final = 1 << 13
 _SVM_EXIT: Final = 0x100
 _HAS_ERROR: Final = frozenset({8, 10, 11, 12, 13, 14, 17})
-
-
-def complete(cpu: Cpu, trap: bool) -> None:
-    """An instruction has completed in Python: shadow and RF end, and TF (``trap``) raises #DB."""
-    env = cpu.env
-    env.d[HFLAGS] &= ~HF.INHIBIT
-    env.q[EFLAGS] &= ~FLAG.RF
-    if trap:
-        deliver(cpu, DB, dr6=BS)
+_CHANGES_MODE: Final = frozenset({Intercept.IRET, Intercept.WRITE_CR0, Intercept.WRITE_CR0 + 4})
 
 
 class EventHooks:
@@ -63,31 +48,29 @@ class EventHooks:
         cpu = self._cpu
         env = cpu.env
         try:
-            if number >= _SVM_EXIT:
-                cpu.probe.restore_flags()
-                self._intercepted(number - _SVM_EXIT)
-            elif number == DB:
-                # Unicorn's own debug registers are inert: this is TF.
-                deliver(cpu, DB, dr6=BS)
-            elif cpu.probe.fields[LAST] != env.linear_ip:
-                self._fetch_fault(number)
-            else:
-                cpu.probe.restore_flags()
-                self._raise(Fault(number, env.d[ERROR_CODE] if number in _HAS_ERROR else None, env.q[CR + 2]))
-        except Unsupported as reason:
-            self._unsupported(reason)
+            guarded(cpu, lambda: self._interrupt(number))
+        except BaseException as error:
+            cpu.native.fail(error)
         finally:
             # Left as they are, the next #PF would become #DF and the next exit would move RIP.
             env.d[OLD_EXCEPTION] = 0xFFFFFFFF
             env.d[IS_INT] = 0
             cpu.probe.forget_last()
 
-    def _raise(self, fault: Fault) -> None:
-        deliver(self._cpu, fault.vector, fault.error_code, fault.address if fault.vector == PF else None)
-
-    def _unsupported(self, reason: Unsupported) -> None:
+    def _interrupt(self, number: int) -> None:
         cpu = self._cpu
-        cpu.stop(Stop(StopReason.UNSUPPORTED, cpu.clock, str(reason)))
+        env = cpu.env
+        if number >= _SVM_EXIT:
+            cpu.probe.restore_flags()
+            self._intercepted(number - _SVM_EXIT)
+        elif number == DB:
+            # Unicorn's own debug registers are inert: this is TF.
+            deliver(cpu, DB, dr6=BS)
+        elif cpu.probe.fields[LAST] != env.linear_ip:
+            self._fetch_fault(number)
+        else:
+            cpu.probe.restore_flags()
+            raise Fault(number, env.d[ERROR_CODE] if number in _HAS_ERROR else None, env.q[CR + 2])
 
     def _fetch_fault(self, vector: int) -> None:
         """A fault that came before the instruction at RIP was started: its bytes cannot be fetched.
@@ -110,22 +93,18 @@ class EventHooks:
             return
         self._retried = NOWHERE
         cpu.count_start()
-        self._raise(Fault(vector, env.d[ERROR_CODE] if vector in _HAS_ERROR else None, address))
+        raise Fault(vector, env.d[ERROR_CODE] if vector in _HAS_ERROR else None, address)
 
     def _intercepted(self, code: int) -> None:
         cpu = self._cpu
-        trap = cpu.trap_flag
-        try:
-            if code == Intercept.SWINT:
-                self._software_interrupt()
-                return
-            privileged.execute(cpu, code)
-        except Fault as fault:
-            self._raise(fault)
-        except DebugFault:
-            deliver(cpu, DB, dr6=BD)
-        else:
-            complete(cpu, trap)
+        if code == Intercept.SWINT:
+            self._software_interrupt()
+            return
+        rip, mode, trap = cpu.env.q[EIP], cpu.mode, cpu.trap_flag
+        privileged.execute(cpu, code)
+        if code in _CHANGES_MODE:
+            cpu.note_mode(mode, rip)
+        complete(cpu, trap, keep_rf=code == Intercept.IRET)
 
     def _software_interrupt(self) -> None:
         """INT n, INT3, INTO."""
@@ -144,20 +123,21 @@ class EventHooks:
     def _on_invalid(self, _uc: int, _data: int) -> bool:
         cpu = self._cpu
         try:
-            data = decode.fetch(cpu)
-            ins = decode.decode(cpu, data, modrm=False)
-            if ins.map == 0 and ins.opcode == 0xF1 and not ins.lock:
-                # ICEBP: a trap-like #DB that no DR6 bit marks.
-                env = cpu.env
-                env.q[EIP] = env.q[EIP] + ins.length & env.ip_mask
-                deliver(cpu, DB)
-            else:
-                deliver(cpu, UD)
-        except Fault:
-            deliver(cpu, UD)
-        except Unsupported as reason:
-            self._unsupported(reason)
+            guarded(cpu, self._invalid)
+        except BaseException as error:
+            cpu.native.fail(error)
         finally:
             cpu.env.d[OLD_EXCEPTION] = 0xFFFFFFFF
             cpu.probe.forget_last()
         return True
+
+    def _invalid(self) -> None:
+        cpu = self._cpu
+        ins = decode.decode(cpu, decode.fetch(cpu), modrm=False)
+        if ins.map == 0 and ins.opcode == 0xF1 and not ins.lock:
+            # ICEBP: a trap-like #DB that no DR6 bit marks.
+            env = cpu.env
+            env.q[EIP] = env.q[EIP] + ins.length & env.ip_mask
+            deliver(cpu, DB)
+        else:
+            deliver(cpu, UD)

@@ -96,6 +96,11 @@ class Native:
         """Stop before the next instruction; only from a code or interrupt hook, where no instruction is half done."""
         self._emu_stop(self._h)
 
+    def fail(self, error: BaseException) -> None:
+        """From a callback: nothing can be raised through C, so the run ends and `start` raises it."""
+        self.error = error
+        self.stop()
+
     def redirect(self, rip: int) -> None:
         """From a code hook: do not execute this instruction, go on at ``rip``."""
         self._rip.value = rip
@@ -122,9 +127,7 @@ class Native:
             try:
                 return callback(*arguments)
             except BaseException as error:
-                # Nothing can be raised through C; the run ends and `start` raises it.
-                self.error = error
-                self.stop()
+                self.fail(error)
                 return default
 
         return guarded

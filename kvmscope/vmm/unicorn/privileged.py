@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from kvmscope.vmm.engine import Stop, StopReason
-from kvmscope.vmm.unicorn import controls, decode, msrs, segments
+from kvmscope.vmm.unicorn import controls, decode, msrs, segments, transfer
 from kvmscope.vmm.unicorn.env import (
     CR,
     EIP,
@@ -118,11 +118,8 @@ def _control_write(cpu: Cpu) -> None:
     value = cpu.env.q[ins.rm] if code64 else cpu.env.q[ins.rm] & M32
     # The length is that of the prefixes, 0F 22 and ModRM; no SIB, no displacement.
     length = ins.prefix_length + 3
-    mode = cpu.mode
-    rip = cpu.env.q[EIP]
     controls.WRITERS[ins.reg](cpu, value)
     _advance(cpu, length)
-    cpu.note_mode(mode, rip)
 
 
 def _control_read(cpu: Cpu) -> None:
@@ -204,6 +201,13 @@ def _system_segment(cpu: Cpu) -> None:
     _advance(cpu, ins.length)
 
 
+def _iret(cpu: Cpu) -> None:
+    ins = decode.decode(cpu, decode.fetch(cpu), modrm=False)
+    if ins.lock:
+        raise Fault(6)
+    transfer.iret(cpu, ins)
+
+
 INTERCEPTS: Final[dict[int, Callable[[Cpu], None]]] = {
     Intercept.LIDT: _load_table,
     Intercept.LGDT: _load_table,
@@ -213,6 +217,7 @@ INTERCEPTS: Final[dict[int, Callable[[Cpu], None]]] = {
     Intercept.RDPMC: _rdpmc,
     Intercept.CPUID: _cpuid,
     Intercept.HLT: _hlt,
+    Intercept.IRET: _iret,
     Intercept.MSR: _msr,
     Intercept.READ_CR0 + 8: _control_read,
     **{Intercept.WRITE_CR0 + n: _control_write for n in (0, 2, 3, 4, 8)},

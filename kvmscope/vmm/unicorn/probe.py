@@ -133,8 +133,7 @@ class Probe:
         try:
             self._trap(address)
         except BaseException as error:
-            self._native.error = error
-            self._native.stop()
+            self._native.fail(error)
 
     def _on_start(self, _uc: int, address: int, _size: int, _data: int) -> None:
         """The native hook's algorithm."""

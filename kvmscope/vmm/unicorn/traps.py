@@ -1,19 +1,39 @@
-"""Traps at instruction starts: the user's breakpoints."""
+"""Traps at instruction starts: the user's breakpoints, DR0-3 execution breakpoints, and instructions of `scan`."""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from kvmscope.vmm.engine import Stop, StopReason
+from kvmscope.vmm.unicorn import decode, scan
+from kvmscope.vmm.unicorn.completion import complete, guarded
+from kvmscope.vmm.unicorn.delivery import DB, deliver
+from kvmscope.vmm.unicorn.env import EFLAGS, EIP, FLAG, HF, HFLAGS
 from kvmscope.vmm.unicorn.native import EDGE, HookKind
 from kvmscope.vmm.unicorn.probe import COUNTER
+from kvmscope.vmm.unicorn.system import HANDLERS, Kind
 
 if TYPE_CHECKING:
     from kvmscope.vmm.unicorn.cpu import Cpu
 
 __all__ = ["Traps"]
+
+_PLAIN: Final = frozenset(
+    {Kind.FAR_RETURN, Kind.SYSCALL, Kind.SYSRET, Kind.SYSENTER, Kind.SYSEXIT, Kind.UNDEFINED, Kind.BRANCH16}
+)
+"""Kinds whose instruction has no ModRM operand."""
+_NEW_TF: Final = frozenset({Kind.SYSCALL, Kind.SYSRET})
+"""Kinds after which the *new* TF decides about a #DB."""
+
+
+class _Site(NamedTuple):
+    """A trapped instruction, as it was when its block was translated."""
+
+    kind: str
+    data: bytes
+    modrm: bool
 
 
 class Traps:
@@ -22,6 +42,9 @@ class Traps:
     def __init__(self) -> None:
         self._cpu: Cpu
         self._breakpoints: frozenset[int] = frozenset()
+        self._sites: dict[int, list[_Site]] = {}
+        self._execute: dict[int, int] = {}
+        """Linear address to the DR6 bits of the enabled execution breakpoints there."""
         self._resumed = False
 
     def attach(self, cpu: Cpu) -> None:
@@ -40,30 +63,92 @@ class Traps:
 
     def arm(self) -> None:
         """Fill the probe's table anew."""
-        self._cpu.debug_changed = False
-        probe = self._cpu.probe
+        cpu = self._cpu
+        cpu.debug_changed = False
+        self._execute = {}
+        dr7 = cpu.dr[7]
+        for i in range(4):
+            if dr7 >> 2 * i & 3 and not dr7 >> 16 + 4 * i & 3:
+                self._execute[cpu.dr[i]] = self._execute.get(cpu.dr[i], 0) | 1 << i
+        probe = cpu.probe
         probe.clear()
-        for address in self._breakpoints:
-            probe.add(address)
+        for addresses in (self._breakpoints, self._sites, self._execute):
+            for address in addresses:
+                probe.add(address)
 
     def _on_block(self, _uc: int, block: int, _previous: int, _data: int) -> None:
-        """A block was translated: note the pages its code is in."""
+        """A block was translated: note the pages its code is in, and what must be trapped in it."""
         cpu = self._cpu
+        memory = cpu.memory
         start = ctypes.c_uint64.from_address(block).value
         size = ctypes.c_uint16.from_address(block + 10).value
-        pages = cpu.memory.code_pages
-        for linear in {start & ~0xFFF, start + size - 1 & ~0xFFF}:
-            physical = cpu.memory.probe(linear)
-            if physical is not None:
-                pages.add(physical >> 12)
+        physical = memory.probe(start)
+        if physical is None or not size:
+            return
+        memory.code_pages.add(physical >> 12)
+        if (start & 0xFFF) + size <= 0x1000 and physical + size <= memory.size:
+            data = bytes(memory.ram[physical : physical + size])
+        else:
+            data = memory.peek(start, size)
+            last = memory.probe(start + size - 1)
+            if last is not None:
+                memory.code_pages.add(last >> 12)
+        h = cpu.env.d[HFLAGS]
+        for shape, kind in scan.find(data, bool(h & HF.CS64), bool(h & HF.CS32)):
+            address = start + shape.offset
+            site = _Site(kind, data[shape.offset : shape.offset + shape.length], kind not in _PLAIN)
+            known = self._sites.setdefault(address, [])
+            if site not in known:
+                known.append(site)
+            cpu.probe.add(address)
 
     def on_start(self, address: int) -> None:
         """The probe trapped the instruction at ``address``."""
         cpu = self._cpu
         fields = cpu.probe.fields
-        if address in self._breakpoints and not (self._resumed and fields[COUNTER] == 1):
+        first = self._resumed and fields[COUNTER] == 1
+        self._resumed = False
+        if address in self._breakpoints and not first:
             fields[COUNTER] -= 1
-            cpu.pending = cpu.pending or Stop(StopReason.BREAKPOINT, cpu.clock, breakpoint=address)
+            if cpu.pending is None:
+                cpu.pending = Stop(StopReason.BREAKPOINT, cpu.clock, breakpoint=address)
             cpu.native.stop()
             return
-        self._resumed = False
+        hit = self._execute.get(address)
+        if hit and not cpu.env.q[EFLAGS] & FLAG.RF:
+            cpu.settle_flags()
+            guarded(cpu, lambda: deliver(cpu, DB, dr6=hit))
+            self._leave()
+            return
+        for site in self._sites.get(address, ()):
+            # The same address may hold other code by now, or in another address space.
+            if cpu.memory.peek(address, len(site.data)) == site.data:
+                self._special(site)
+                return
+
+    def _special(self, site: _Site) -> None:
+        cpu = self._cpu
+        cpu.settle_flags()
+        rip = cpu.env.q[EIP]
+        mode = cpu.mode
+        trap = cpu.trap_flag
+        completed = False
+
+        def execute() -> None:
+            nonlocal completed, trap
+            ins = decode.decode(cpu, site.data, site.modrm, len(site.data))
+            if HANDLERS[site.kind](cpu, ins):
+                completed = True
+                cpu.note_mode(mode, rip)
+                if site.kind in _NEW_TF:
+                    trap = cpu.trap_flag
+                complete(cpu, trap)
+
+        if guarded(cpu, execute) or completed:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Do not execute the instruction: go on where RIP points."""
+        cpu = self._cpu
+        cpu.native.redirect(cpu.env.q[EIP])
+        cpu.probe.forget_last()

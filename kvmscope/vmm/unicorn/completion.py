@@ -1,0 +1,51 @@
+"""How an instruction that Python executes ends: completed, with an exception, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from kvmscope.vmm.engine import Stop, StopReason
+from kvmscope.vmm.unicorn.controls import DebugFault
+from kvmscope.vmm.unicorn.delivery import DB, PF, deliver
+from kvmscope.vmm.unicorn.env import EFLAGS, FLAG, HF, HFLAGS
+from kvmscope.vmm.unicorn.faults import Fault, Unsupported
+
+if TYPE_CHECKING:
+    from kvmscope.vmm.unicorn.cpu import Cpu
+
+__all__ = ["BS", "complete", "guarded", "raise_fault"]
+
+BS: Final = 1 << 14
+BD: Final = 1 << 13
+
+
+def complete(cpu: Cpu, trap: bool, keep_rf: bool = False) -> None:
+    """The instruction has completed: interrupt shadow and RF end, and TF (``trap``) raises #DB."""
+    env = cpu.env
+    env.d[HFLAGS] &= ~HF.INHIBIT
+    if not keep_rf:
+        env.q[EFLAGS] &= ~FLAG.RF
+    if trap:
+        deliver(cpu, DB, dr6=BS)
+
+
+def raise_fault(cpu: Cpu, fault: Fault) -> None:
+    """Deliver ``fault`` at the current instruction."""
+    deliver(cpu, fault.vector, fault.error_code, fault.address if fault.vector == PF else None)
+
+
+def guarded(cpu: Cpu, action: Callable[[], None]) -> bool:
+    """Run ``action``; True if it ended in an exception (delivered by now) or was refused (the run ends)."""
+    try:
+        try:
+            action()
+        except Fault as fault:
+            raise_fault(cpu, fault)
+        except DebugFault:
+            deliver(cpu, DB, dr6=BD)
+        else:
+            return False
+    except Unsupported as reason:
+        cpu.stop(Stop(StopReason.UNSUPPORTED, cpu.clock, str(reason)))
+    return True
