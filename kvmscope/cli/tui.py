@@ -49,13 +49,11 @@ def _open(path: Path | None) -> int:
     os.environ.setdefault("ESCDELAY", "25")
     from kvmscope.ui.app import KvmscopeApp
     from kvmscope.ui.document import Document
-    from kvmscope.ui.recent import RecentFiles
 
     if path is None:
         document = _first_document()
     elif path.exists():
         document = Document.load(path)
-        RecentFiles().add(path)
     elif path.parent.is_dir():
         document = Document(path, "", "")
     else:

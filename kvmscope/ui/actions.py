@@ -48,7 +48,7 @@ ACTIONS: Final = (
     ActionSpec("run.over", "Step over", "One instruction; calls, interrupts and REP run to their end.", "over", _R, "over"),
     ActionSpec("run.finish", "Finish", "Run until the present function or handler returns.", "finish", _R),
     ActionSpec("run.to_cursor", "Run to cursor", "Run until the line of the cursor is about to execute.", "to_cursor", _R),
-    ActionSpec("run.continue", "Continue", "Run to a breakpoint or the end.", "cont", _R, "continue"),
+    ActionSpec("run.continue", "Continue", "Run to a breakpoint or the end.", "cont", _R, "cont"),
     ActionSpec("run.stop", "Stop", "Stop a run at once.", "stop_run", _R),
     ActionSpec("run.restart", "Restart", "Assemble again and go to the first instruction.", "restart", _R, "restart"),
     ActionSpec("back.step", "Step back", "Undo one instruction.", "step_back", _R, "back"),
@@ -84,7 +84,7 @@ ACTIONS: Final = (
     ActionSpec("file.lessons", "Shipped reproducers", "Open one of the lessons that come with kvmscope.", "lessons", _A),
     ActionSpec("file.new", "New from template", "Begin a reproducer from a template.", "new", _A),
     ActionSpec("file.export", "Export", "Write the reproducer as a test that upstream accepts.", "export", _R, "export"),
-    ActionSpec("app.palette", "Command palette", "Find any action by name.", "palette", _A),
+    ActionSpec("app.palette", "Command palette", "Find any action by name.", "palette", _A, "palette"),
     ActionSpec("app.help", "Help", "Keys and panels.", "help", _A, "help"),
     ActionSpec("app.quit", "Quit", "Leave kvmscope.", "leave", _A, "quit"),
 )  # fmt: skip

@@ -1,65 +1,67 @@
-"""What header, status line and footer say."""
+"""What header, status line and footer say.
+
+Stop reasons are compared as the words they are: this module draws the first paint, before the machine's are imported.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from kvmscope.asm.image import Severity
-from kvmscope.ui.actions import ACTIONS, BY_ID, Where
+from kvmscope.ui.actions import BY_ID
 from kvmscope.ui.bars import BarItem
 from kvmscope.ui.keymap import spelled
-from kvmscope.vmm.engine import StopReason
-from kvmscope.vmm.events import (
-    ControlRegisterEvent,
-    Event,
-    ExceptionEvent,
-    MmioEvent,
-    ModeEvent,
-    MsrEvent,
-    PortEvent,
-)
-from kvmscope.vmm.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from kvmscope.ui.view import View
     from kvmscope.ui.workbench import Workbench
+    from kvmscope.vmm.events import Event
+    from kvmscope.vmm.snapshot import Snapshot
 
 __all__ = ["event_text", "footer", "header", "status"]
 
 _RULE: Final = BarItem(" │ ", "bar_rule")
+_RUN_KEYS: Final = (
+    "run.step", "back.step", "run.over", "run.continue", "run.breakpoint", "run.next_event", "look.goto", "edit.edit",
+    "look.command", "run.restart", "file.export", "app.palette", "app.quit",
+)  # fmt: skip
+"""The footer's keys while running, the ones first that a newcomer needs."""
 _REASONS: Final = {
-    StopReason.READY: "ready",
-    StopReason.STEP: "stopped",
-    StopReason.SLICE: "stopped",
-    StopReason.PAUSED: "stopped",
-    StopReason.BREAKPOINT: "breakpoint",
-    StopReason.WATCHPOINT: "watchpoint",
-    StopReason.EXCEPTION: "fault",
-    StopReason.TRIPLE_FAULT: "triple fault",
-    StopReason.DEBUG_EXIT: "exited",
-    StopReason.HLT: "halted",
-    StopReason.BUDGET: "out of budget",
-    StopReason.UNSUPPORTED: "unsupported",
-    StopReason.ERROR: "engine error",
+    "ready": "ready",
+    "step": "stopped",
+    "slice": "stopped",
+    "paused": "stopped",
+    "breakpoint": "breakpoint",
+    "watchpoint": "watchpoint",
+    "exception": "fault",
+    "triple-fault": "triple fault",
+    "debug-exit": "exited",
+    "hlt": "halted",
+    "budget": "out of budget",
+    "unsupported": "unsupported",
+    "error": "engine error",
 }
 
 
 def event_text(event: Event) -> str:
     """A few words for an event: ``#PF(0x2)``, ``out 0xe9 = 0x41``, ``wrmsr 0x10``."""
-    if isinstance(event, ExceptionEvent):
-        from kvmscope.x86.exceptions import mnemonic
+    from kvmscope.vmm import events
+    from kvmscope.x86.exceptions import mnemonic
 
-        name = mnemonic(event.vector)
-        return name if event.error_code is None else f"{name}({event.error_code:#x})"
-    if isinstance(event, PortEvent):
-        return f"{'out' if event.write else 'in'} {event.port:#x} = {event.value:#x}"
-    if isinstance(event, MmioEvent):
-        return f"mmio {'write' if event.write else 'read'} {event.address:#x}"
-    if isinstance(event, MsrEvent):
-        return f"{'wrmsr' if event.write else 'rdmsr'} {event.index:#x}"
-    if isinstance(event, ControlRegisterEvent):
-        return f"{event.name} = {event.new:#x}"
-    if isinstance(event, ModeEvent):
-        return event.what
+    match event:
+        case events.ExceptionEvent(vector=vector, error_code=None):
+            return mnemonic(vector)
+        case events.ExceptionEvent(vector=vector, error_code=code):
+            return f"{mnemonic(vector)}({code:#x})"
+        case events.PortEvent():
+            return f"{'out' if event.write else 'in'} {event.port:#x} = {event.value:#x}"
+        case events.MmioEvent():
+            return f"mmio {'write' if event.write else 'read'} {event.address:#x}"
+        case events.MsrEvent():
+            return f"{'wrmsr' if event.write else 'rdmsr'} {event.index:#x}"
+        case events.ControlRegisterEvent():
+            return f"{event.name} = {event.new:#x}"
+        case events.ModeEvent():
+            return event.what
     return "event"
 
 
@@ -90,14 +92,14 @@ def _mode(snapshot: Snapshot) -> str:
 def _state(bench: Workbench, snapshot: Snapshot | None, progress: int | None) -> BarItem:
     if bench.editing:
         return BarItem(" ✎ EDIT ", "bar_edit")
-    if progress is not None or bench.controller.busy_with in ("continue", "continue back"):
+    if progress is not None or (bench.view is not None and bench.controller.busy_with in ("continue", "continue back")):
         return BarItem(" ▶▶ RUNNING ", "bar_run")
     if snapshot is None:
         return BarItem(" · ", "bar")
     if snapshot.tick < snapshot.last_tick:
         return BarItem(" ◀ PAST ", "bar_past")
     word = _REASONS[snapshot.stop.reason].upper()
-    bad = snapshot.stop.reason in (StopReason.EXCEPTION, StopReason.TRIPLE_FAULT, StopReason.ERROR)
+    bad = snapshot.stop.reason in ("exception", "triple-fault", "error")
     glyph = "✗" if bad else "■" if snapshot.stop.reason.final else "▶"
     return BarItem(f" {glyph} {word} ", "bar_fault" if bad else "bar_run")
 
@@ -106,7 +108,7 @@ def status(bench: Workbench) -> tuple[BarItem, ...]:
     """The problem of the cursor's line, else what the machine ran into, else what the reproducer is about."""
     note = bench.editor.problem_at(bench.editor.line)
     if note is not None and (bench.editing or bench.editor.has_focus):
-        style = "bar_error" if note.severity is Severity.ERROR else "bar_warn"
+        style = "bar_error" if note.severity == "error" else "bar_warn"
         hint = f"  ({note.hint})" if note.hint else ""
         return (
             BarItem(f" {note.line}:{note.column} ", "bar"),
@@ -115,11 +117,14 @@ def status(bench: Workbench) -> tuple[BarItem, ...]:
         )
     view = bench.view
     if view is not None and not bench.stale:
+        stop = view.snapshot.stop
+        if stop.reason == "breakpoint":
+            return (BarItem(f" Breakpoint at {_place(view)}", "bar_strong"),)
         if view.explanation is not None:
-            bad = view.snapshot.stop.reason in (StopReason.EXCEPTION, StopReason.TRIPLE_FAULT, StopReason.UNSUPPORTED)
+            bad = stop.reason in ("exception", "triple-fault", "unsupported")
             return (BarItem(f" {view.explanation.title}", "bar_error" if bad else "bar_strong"),)
-        if view.snapshot.stop.detail:
-            return (BarItem(f" {view.snapshot.stop.detail}", "bar_strong"),)
+        if stop.detail:
+            return (BarItem(f" {stop.detail}", "bar_strong"),)
     result = bench.assembled
     if result is not None and result.errors:
         return (BarItem(f" {result.errors} error{'' if result.errors == 1 else 's'}", "bar_error"), _next_problem())
@@ -129,27 +134,39 @@ def status(bench: Workbench) -> tuple[BarItem, ...]:
     return (BarItem(f" {title}", "bar"),)
 
 
+def _place(view: View) -> str:
+    """``0x401000 <label+4>, line 12`` of the next instruction."""
+    address = view.snapshot.cpu.pc
+    label, line = view.image.symbol_at(address), view.line
+    named = f" <{label[0]}{f'+{label[1]:#x}' if label[1] else ''}>" if label else ""
+    return f"{address:#x}{named}" + (f", line {line}" if line else "")
+
+
 def _next_problem() -> BarItem:
     return BarItem(f"  {spelled('edit.next_problem')} goes to the next one", "bar", BY_ID["edit.next_problem"].method)
 
 
-def footer(bench: Workbench) -> tuple[list[BarItem], list[BarItem]]:
-    """The keys that help here."""
+def footer(bench: Workbench, width: int) -> tuple[list[BarItem], list[BarItem]]:
+    """The keys that help here, as many as there is room for; help is always among them."""
     typing = bench.editing and bench.editor.has_focus
-    if typing:
-        ids = ["edit.leave", "edit.start", "file.save", "edit.find", "edit.next_problem", "app.palette", "app.quit"]
-    elif bench.controller.busy and not bench.controller.busy_with.startswith("step"):
-        ids = ["run.stop"]
-    else:
-        ids = [action.id for action in ACTIONS if action.where is Where.RUN and action.short]
-        ids.append("app.help")
-    items: list[BarItem] = []
+    words: list[tuple[str, str, str]] = []
     panel = bench.focused_panel
-    if panel is not None and panel.current_key is not None and ids[0] != "run.stop":
-        items += [BarItem(" Enter", "bar_key"), BarItem(f" {panel.enter_does(panel.current_key)} ", "bar")]
+    ids: tuple[str, ...] = _RUN_KEYS
+    if typing:
+        ids = ("edit.leave", "edit.start", "file.save", "edit.find", "edit.next_problem", "app.palette", "app.quit")
+    elif bench.view is not None and bench.controller.busy and not bench.controller.busy_with.startswith("step"):
+        ids = ("run.stop",)
+    elif panel is not None and panel.current_key is not None:
+        words.append(("Enter", panel.enter_does(panel.current_key), ""))
     for name in ids:
         action = BY_ID[name]
-        word = action.short or action.title.lower()
-        items.append(BarItem(f" {spelled(name, typing=typing)}", "bar_key", action.method))
-        items.append(BarItem(f" {word} ", "bar", action.method))
-    return items, [BarItem(f" {spelled('app.help', typing=True)}", "bar_key", "help"), BarItem(" help ", "bar", "help")]
+        words.append((spelled(name, typing=typing), action.short or action.title.lower(), action.method))
+    last = [BarItem(f" {spelled('app.help', typing=typing)}", "bar_key", "help"), BarItem(" help ", "bar", "help")]
+    room = width - sum(len(item.text) for item in last)
+    items: list[BarItem] = []
+    for key, word, method in words:
+        room -= len(key) + len(word) + 3
+        if room < 0:
+            break
+        items += [BarItem(f" {key}", "bar_key", method), BarItem(f" {word} ", "bar", method)]
+    return items, last

@@ -7,28 +7,30 @@ never runs on after it is let go.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from textual.message import Message
 
-from kvmscope.asm.image import Image
 from kvmscope.errors import KvmscopeError, UsageError
-from kvmscope.ui.view import View
-from kvmscope.vmm.config import MachineConfig
-from kvmscope.vmm.engine import Stop, StopReason
-from kvmscope.vmm.events import ExceptionEvent
-from kvmscope.vmm.snapshot import Delta, Snapshot
 
 if TYPE_CHECKING:
+    from kvmscope.asm.image import Image
     from kvmscope.debug.breakpoints import Breakpoints
     from kvmscope.debug.commands import CommandContext, CommandResult
     from kvmscope.debug.debugger import Debugger
+    from kvmscope.ui.view import View
     from kvmscope.vmm import session as vmm
+    from kvmscope.vmm.config import MachineConfig
+    from kvmscope.vmm.engine import Stop
+    from kvmscope.vmm.events import Event, ExceptionEvent
     from kvmscope.vmm.machine import Machine
+    from kvmscope.vmm.snapshot import Delta, Snapshot
+    from kvmscope.x86.state import CpuState
 
-__all__ = ["CommandDone", "Controller", "MachineFailed", "MachineProgress", "MachineStopped"]
+__all__ = ["CommandDone", "Controller", "MachineFailed", "MachineProgress", "MachineStopped", "load_debugger"]
 
 _WAITING: Final = 2
 """Repeatable commands that may wait behind the running one."""
@@ -112,10 +114,18 @@ class _Reporting:
     def goto(self, tick: int) -> Stop:
         return self._machine.goto(tick)
 
-    def snapshot(self, previous: Snapshot | None = None) -> Snapshot:
+    @property
+    def cpu(self) -> CpuState:
+        return self._machine.cpu
+
+    @property
+    def events(self) -> Sequence[Event]:
+        return self._machine.events
+
+    def snapshot(self) -> Snapshot:
         return self._machine.snapshot()
 
-    def set_breakpoints(self, linear: set[int]) -> None:
+    def set_breakpoints(self, linear: Iterable[int]) -> None:
         self._machine.set_breakpoints(linear)
 
     def write_register(self, name: str, value: int) -> None:
@@ -128,7 +138,7 @@ class _Reporting:
         self._machine.reset()
 
 
-Work = Callable[["Debugger", threading.Event], Stop | None]
+Work: TypeAlias = "Callable[[Debugger, threading.Event], Stop | None]"
 """Something to do with the debugger, on the session's thread."""
 
 
@@ -357,6 +367,7 @@ class Controller:
 
     def _heard(self, number: int, message: vmm.Message) -> None:
         from kvmscope.vmm import session as vmm
+        from kvmscope.vmm.snapshot import Delta
 
         current = self._current
         if current is None or current.number != number:
@@ -374,6 +385,8 @@ class Controller:
             self._post(MachineFailed(number, message.error, known))
 
     def _view(self, current: _Current, snapshot: Snapshot, delta: Delta) -> View:
+        from kvmscope.ui.view import View
+
         if current.debugger is not None:
             points = [point for point in current.debugger.breakpoints if point.enabled]
             current.breakpoints = frozenset(point.address for point in points)
@@ -387,8 +400,22 @@ class Controller:
         return replace(view, explanation=explain(what, snapshot, current.image))
 
 
+def load_debugger() -> None:
+    """Import what the first step would otherwise wait for; for a thread of its own."""
+    for name in (
+        "kvmscope.vmm.session",
+        "kvmscope.debug.debugger",
+        "kvmscope.debug.explain",
+        "kvmscope.debug.commands",
+    ):
+        import_module(name)
+
+
 def _to_explain(snapshot: Snapshot, delta: Delta) -> Stop | ExceptionEvent | None:
     """What a user wants to understand here: why the guest ended, or the exception that this command raised."""
+    from kvmscope.vmm.engine import StopReason
+    from kvmscope.vmm.events import ExceptionEvent
+
     if snapshot.stop.reason.final or snapshot.stop.reason is StopReason.BUDGET:
         return snapshot.stop
     raised = [event for event in delta.events if isinstance(event, ExceptionEvent)]

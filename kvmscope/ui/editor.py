@@ -1,7 +1,7 @@
 """The source: a text area with a gutter that says where the machine is and what does not assemble.
 
-Gutter, from the left: ``●`` breakpoint or ``✗`` error, the line's number, ``▶`` the next instruction (``◀`` while standing
-in the past).  Behind the code, where there is room: the message of a wrong line, or the address and bytes that the line
+Gutter, from the left: ``●`` breakpoint, the line's number, ``▶`` the next instruction (``◀`` while standing in the past) or
+``✗`` an error.  Behind the code, where there is room: the message of a wrong line, or the address and bytes that the line
 became.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
@@ -23,14 +23,16 @@ from textual.strip import Strip
 from textual.widgets import TextArea
 from textual.widgets.text_area import EditResult
 
-from kvmscope.asm.image import Diagnostic, Severity, Syntax
 from kvmscope.ui.highlight import Highlighter, Lexer
 from kvmscope.ui.theme import Palette, palette_for
+
+if TYPE_CHECKING:
+    from kvmscope.asm.image import Diagnostic, Syntax
 
 __all__ = ["Editor", "GutterClicked", "Listing"]
 
 _MARKS: Final = 2
-"""Cells of the gutter beside the number: breakpoint or error before it, position behind it."""
+"""Cells of the gutter beside the number: breakpoint before it, position or error behind it."""
 _LISTING_BYTES: Final = 6
 _GAP: Final = 2
 _LISTING_FROM: Final = 60
@@ -111,7 +113,7 @@ class Editor(TextArea):
         notes: dict[int, Diagnostic] = {}
         for item in diagnostics:
             known = notes.get(item.line)
-            if known is None or (known.severity is not Severity.ERROR and item.severity is Severity.ERROR):
+            if known is None or (known.severity != "error" and item.severity == "error"):
                 notes[item.line] = item
         if notes != self._notes:
             lines = {line for line in notes.keys() | self._notes.keys() if notes.get(line) != self._notes.get(line)}
@@ -151,7 +153,7 @@ class Editor(TextArea):
 
     def next_problem(self) -> int | None:
         """The next wrong line behind the cursor, or the first one."""
-        lines = sorted(line for line, item in self._notes.items() if item.severity is Severity.ERROR)
+        lines = sorted(line for line, item in self._notes.items() if item.severity == "error")
         return next((line for line in lines if line > self.line), lines[0] if lines else None)
 
     def go_to(self, line: int, column: int = 1) -> None:
@@ -263,20 +265,17 @@ class Editor(TextArea):
 
     def _gutter(self, line: int, current: bool) -> list[Segment]:
         note = self._notes.get(line)
-        if line in self._breakpoints:
-            mark, ink = "●", "breakpoint"
-        elif note is not None:
-            mark, ink = ("✗", "error") if note.severity is Severity.ERROR else ("!", "warn")
-        else:
-            mark, ink = " ", "gutter"
         digits = self.gutter_width - 3
-        where = ("◀" if self._in_past else "▶") if current else " "
-        ink_where = "past" if self._in_past else "gutter_current"
-        number = "gutter_current" if current else "gutter"
+        mark = "●" if line in self._breakpoints else " "
+        where, ink = " ", "gutter"
+        if current:
+            where, ink = ("◀", "past") if self._in_past else ("▶", "gutter_current")
+        elif note is not None:
+            where, ink = ("✗", "error") if note.severity == "error" else ("!", "warn")
         return [
-            Segment(mark, self._inks[ink]),
-            Segment(f"{line:>{digits}}", self._inks[number]),
-            Segment(f"{where} ", self._inks[ink_where]),
+            Segment(mark, self._inks["breakpoint"]),
+            Segment(f"{line:>{digits}}", self._inks["gutter_current" if current else "gutter"]),
+            Segment(f"{where} ", self._inks[ink]),
         ]
 
     def _with_note(self, body: Strip, row: int, room: int) -> list[Segment]:
@@ -285,7 +284,7 @@ class Editor(TextArea):
         note = self._notes.get(row + 1)
         listing = self._listing.get(row + 1)
         if note is not None:
-            text, ink = f"  {note.message}", "error" if note.severity is Severity.ERROR else "warn"
+            text, ink = f"  {note.message}", "error" if note.severity == "error" else "warn"
             start = max(0, used) + _GAP
         elif listing is not None and room >= _LISTING_FROM:
             text, ink = listing.text(), "bytes"

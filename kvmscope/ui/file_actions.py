@@ -7,23 +7,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvmscope.errors import KvmscopeError, UsageError
+from kvmscope.ui import modals as dialogs
 from kvmscope.ui.document import Document
 from kvmscope.ui.files import free_name, write_atomically
 from kvmscope.ui.look_actions import LookActions
-from kvmscope.ui.modals.ask_path import AskPath
-from kvmscope.ui.modals.choose import Choice, Choose
-from kvmscope.ui.modals.confirm import Confirm
-from kvmscope.ui.recent import RecentFiles
-from kvmscope.ui.recovery import Recovered, Recovery
 
 if TYPE_CHECKING:
     from kvmscope.export import Export
+    from kvmscope.ui.recovery import Recovered
 
 __all__ = ["FileActions"]
 
 
 class FileActions(LookActions):
     """What reads and writes files.  Each of these runs as a worker, so that it can wait for an answer."""
+
+    def remember_file(self) -> None:
+        if self.document.path is not None and not self.document.shipped:
+            from kvmscope.ui.recent import RecentFiles
+
+            RecentFiles().add(self.document.path)
 
     # Opening.
 
@@ -34,7 +37,7 @@ class FileActions(LookActions):
     async def _open(self) -> None:
         near = self.document.path.parent if self.document.path and not self.document.shipped else Path()
         start = "" if near in (Path(), Path.cwd()) else f"{near}/"
-        path = await self.app.push_screen_wait(AskPath("Open", start, must_exist=True))
+        path = await self.app.push_screen_wait(dialogs.AskPath("Open", start, must_exist=True))
         if path is not None:
             await self._open_path(path)
 
@@ -43,11 +46,13 @@ class FileActions(LookActions):
         self.run_worker(self._recent(), group="file", exclusive=True)
 
     async def _recent(self) -> None:
-        choices = [Choice(path.name, str(path.parent), path) for path in RecentFiles().paths()]
+        from kvmscope.ui.recent import RecentFiles
+
+        choices = [dialogs.Choice(path.name, str(path.parent), path) for path in RecentFiles().paths()]
         if not choices:
             self.say("No file has been opened yet")
             return
-        path = await self.app.push_screen_wait(Choose("Recent files", choices))
+        path = await self.app.push_screen_wait(dialogs.Choose("Recent files", choices))
         if path is not None:
             await self._open_path(path)
 
@@ -60,17 +65,17 @@ class FileActions(LookActions):
         from kvmscope.reproducer.shipped import shipped_dir
 
         home = shipped_dir()
-        choices: list[Choice[Path]] = []
-        for path in sorted(home.iterdir()) if home else ():
-            if path.suffix in (".asm", ".s", ".S"):
+        choices: list[dialogs.Choice[Path]] = []
+        for lesson in sorted(home.iterdir()) if home else ():
+            if lesson.suffix in (".asm", ".s", ".S"):
                 try:
-                    choices.append(Choice(path.stem, load(path).title, path))
+                    choices.append(dialogs.Choice(lesson.stem, load(lesson).title, lesson))
                 except KvmscopeError:
-                    choices.append(Choice(path.stem, "", path))
+                    choices.append(dialogs.Choice(lesson.stem, "", lesson))
         if not choices:
             self.say("The reproducers were not installed with kvmscope", "bar_warn")
             return
-        path = await self.app.push_screen_wait(Choose("Shipped reproducers", choices))
+        path = await self.app.push_screen_wait(dialogs.Choose("Shipped reproducers", choices))
         if path is not None:
             await self._open_path(path)
 
@@ -81,8 +86,8 @@ class FileActions(LookActions):
     async def _new(self) -> None:
         from kvmscope.reproducer import templates
 
-        choices = [Choice(template.name, template.title, template.text) for template in templates()]
-        text = await self.app.push_screen_wait(Choose("New from template", choices))
+        choices = [dialogs.Choice(template.name, template.title, template.text) for template in templates()]
+        text = await self.app.push_screen_wait(dialogs.Choose("New from template", choices))
         if text is not None and await self._may_leave():
             self.take_document(Document.blank(text))
 
@@ -93,15 +98,15 @@ class FileActions(LookActions):
             self.complain(error)
             return
         if await self._may_leave():
-            RecentFiles().add(path)
             self.take_document(document)
+            self.remember_file()
 
     def take_document(self, document: Document) -> None:
         """Work on another document from now on."""
         self.recovery.discard()
         self.controller.forget()
         self.document = document
-        self.recovery = Recovery(document.path)
+        self._recovery = None
         self.view = None
         self.started_text = None
         self.assembled = None
@@ -137,7 +142,7 @@ class FileActions(LookActions):
             changed = True
         if changed:
             answer = await self.app.push_screen_wait(
-                Confirm(
+                dialogs.Confirm(
                     "The file has changed on disk",
                     f"{document.path} was written by another program since it was read here.",
                     {"cancel": "cancel", "overwrite": "overwrite it"},
@@ -149,12 +154,12 @@ class FileActions(LookActions):
 
     async def _save_as(self) -> bool:
         start = str(self.document.path) if self.document.path and not self.document.shipped else self.document.name
-        path = await self.app.push_screen_wait(AskPath("Save as", start, must_exist=False))
+        path = await self.app.push_screen_wait(dialogs.AskPath("Save as", start, must_exist=False))
         if path is None:
             return False
         if path.exists() and path != self.document.path:
             answer = await self.app.push_screen_wait(
-                Confirm("The file exists", f"{path}", {"cancel": "cancel", "overwrite": "overwrite it"})
+                dialogs.Confirm("The file exists", f"{path}", {"cancel": "cancel", "overwrite": "overwrite it"})
             )
             if answer != "overwrite":
                 return False
@@ -169,9 +174,9 @@ class FileActions(LookActions):
             return False
         self.recovery.discard()
         self.document = Document(path, text, text)
-        self.recovery = Recovery(path)
+        self._recovery = None
         self.editor.border_title = f" {self.document.name} "
-        RecentFiles().add(path)
+        self.remember_file()
         self.say(f"Written: {path}", "bar_ok")
         return True
 
@@ -180,7 +185,7 @@ class FileActions(LookActions):
         if not self.modified or (self.document.path is None and self.editor.text == self.document.text):
             return True
         answer = await self.app.push_screen_wait(
-            Confirm(
+            dialogs.Confirm(
                 "There are unsaved changes",
                 self.document.filename,
                 {"save": "save", "discard": "discard them", "cancel": "cancel"},
@@ -209,7 +214,7 @@ class FileActions(LookActions):
     async def _ask_recovery(self, found: Recovered) -> None:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.saved_at))
         answer = await self.app.push_screen_wait(
-            Confirm(
+            dialogs.Confirm(
                 "Unsaved changes were found",
                 f"{self.document.name} was being edited on {when} and was not saved.",
                 {"restore": "restore them", "later": "ask again next time", "discard": "discard them"},
@@ -222,7 +227,7 @@ class FileActions(LookActions):
         if answer in ("restore", "discard"):
             if answer == "restore":
                 self._keep_recovery()
-            Recovery.forget(found)
+            found.forget()
 
     # Export.
 
@@ -233,8 +238,8 @@ class FileActions(LookActions):
     async def _export(self) -> None:
         from kvmscope.export import TARGETS, target
 
-        choices = [Choice(name, target(name).summary, name) for name in TARGETS]
-        name = await self.app.push_screen_wait(Choose("Export as", choices))
+        choices = [dialogs.Choice(name, target(name).summary, name) for name in TARGETS]
+        name = await self.app.push_screen_wait(dialogs.Choose("Export as", choices))
         if name is None:
             return
         try:
@@ -256,7 +261,7 @@ class FileActions(LookActions):
         first = Path(result.files[0].path)
         start = str(free_name(Path(), first.stem, first.suffix))
         title = f"Export {test} to a file" + (", or a tree's directory" if result.edits else "")
-        path = await self.app.push_screen_wait(AskPath(title, start, must_exist=False, either=True))
+        path = await self.app.push_screen_wait(dialogs.AskPath(title, start, must_exist=False, either=True))
         if path is None:
             return
         if path.is_dir():

@@ -7,19 +7,16 @@ each line and dropped from the first changed line on.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
-
-from kvmscope.asm.image import Syntax
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
+    from kvmscope.asm.image import Syntax
     from kvmscope.asm.lexer import Span, State
 
 __all__ = ["Highlighter", "StyledSpan", "load_lexer"]
 
 
-@dataclass(frozen=True, slots=True)
-class StyledSpan:
+class StyledSpan(NamedTuple):
     """Columns [start, end) in a style of `kvmscope.ui.theme`."""
 
     start: int
@@ -27,7 +24,7 @@ class StyledSpan:
     style: str
 
 
-Lexer = Callable[[str, Syntax, "State | None"], "tuple[list[Span], State]"]
+Lexer: TypeAlias = "Callable[[str, Syntax, State | None], tuple[list[Span], State]]"
 
 _STYLES: Final = {
     "mnemonic": "mnemonic",
@@ -55,7 +52,8 @@ class Highlighter:
     def __init__(self) -> None:
         self.lexer: Lexer | None = None
         """None until it is loaded: text stays plain."""
-        self.syntax = Syntax.INTEL
+        self.syntax: Syntax | None = None
+        """None until the header has been read."""
         self._states: list[State | None] = [None]
         self._spans: list[tuple[StyledSpan, ...]] = []
 
@@ -66,7 +64,7 @@ class Highlighter:
 
     def spans(self, line: int, text_of: Callable[[int], str]) -> tuple[StyledSpan, ...]:
         """The spans of ``line`` (from 0)."""
-        if self.lexer is None:
+        if self.lexer is None or self.syntax is None:
             return ()
         while len(self._spans) <= line:
             at = len(self._spans)

@@ -48,7 +48,7 @@ KEYMAP: Final[Mapping[str, str]] = {
     "edit.start": "ctrl+r,f5",
     "edit.find": "/,ctrl+f",
     "edit.find_next": "ctrl+g,f3",
-    "edit.next_problem": "ctrl+e,f8",
+    "edit.next_problem": "ctrl+l,f8",
     "file.save": "ctrl+s",
     "file.open": "ctrl+o",
     "file.new": "ctrl+n",
@@ -59,7 +59,7 @@ KEYMAP: Final[Mapping[str, str]] = {
 }
 """An action that is missing here is reached through the palette."""
 
-PANEL_KEYS: Final = "12345678"
+PANEL_KEYS: Final = "1234567890"
 """Digits that bring a panel to the front, in the order of `kvmscope.ui.layouts.PANELS`."""
 
 _SPELLED: Final = {
@@ -93,6 +93,10 @@ def bindings() -> list[BindingType]:
                 digit, f"panel({digit})", f"Panel {digit}", show=False, id=f"panel.{digit}", tooltip="To this panel"
             )
         )
+    made += [
+        Binding("less_than_sign", "dock(-1)", "Dock: previous", show=False, id="dock.previous", tooltip="Previous tab"),
+        Binding("greater_than_sign", "dock(1)", "Dock: next", show=False, id="dock.next", tooltip="Next tab"),
+    ]
     return made
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["HORIZONTAL", "PANELS", "SLOTS", "TREE", "VERTICAL", "docked", "layout_name"]
+__all__ = ["HORIZONTAL", "PANELS", "SLOTS", "TITLES", "TREE", "VERTICAL", "docked", "layout_name"]
 
 PANELS: Final = (
     "editor",
@@ -23,8 +23,21 @@ PANELS: Final = (
     "devices",
     "console",
 )
-"""In the order of the digit keys; those behind the eighth are reached through the dock and the palette."""
+"""In the order of the digit keys; the console, the last one, is reached through its command line."""
 
+TITLES: Final[Mapping[str, str]] = {
+    "registers": "Registers",
+    "disassembly": "Disassembly",
+    "memory": "Memory",
+    "paging": "Paging",
+    "timeline": "Timeline",
+    "serial": "Serial",
+    "explanation": "Explanation",
+    "descriptors": "Descriptors",
+    "devices": "Devices",
+    "console": "Console",
+}
+"""Titles by name, for the first paint: the panels themselves are loaded after it."""
 TREE: Final = (
     "registers", "explanation", "disassembly", "paging", "memory", "timeline",
     "serial", "descriptors", "devices", "console",

@@ -321,7 +321,7 @@ class LinePanel(ScrollView, can_focus=True):
         return Row((*head, Span("─" * max(0, fill), "rule"), *end))
 
     def _head(self, width: int) -> list[Span]:
-        """The title, or the tabs; tabs that do not fit are named by their digits only."""
+        """The title, or the tabs; tabs that do not fit are named by their keys only."""
         strong = "title_focus" if self.has_focus else "title"
         if not self._tabs:
             return [Span("─ ", "rule"), Span(self.TITLE, strong), Span(" ", "rule")]
@@ -329,7 +329,7 @@ class LinePanel(ScrollView, can_focus=True):
         for tab in reversed(self._tabs):
             if sum(len(word) + 3 for word in words.values()) + 2 <= width:
                 break
-            if not tab.shown and tab.text[:1].isdigit():
+            if not tab.shown:
                 words[tab.kind] = tab.text.partition(" ")[0]
         spans = [Span("─", "rule")]
         for tab in self._tabs:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kvmscope.errors import UsageError
 from kvmscope.ui import clipboard
@@ -14,8 +14,9 @@ from kvmscope.ui.files import free_name, write_atomically
 from kvmscope.ui.layouts import PANELS, docked
 from kvmscope.ui.line_panel import Key, Kind, PanelActivated
 from kvmscope.ui.run_actions import RunActions
-from kvmscope.ui.values import describe
-from kvmscope.ui.view import Space
+
+if TYPE_CHECKING:
+    from kvmscope.ui.view import Space
 
 __all__ = ["LookActions"]
 
@@ -153,13 +154,16 @@ class LookActions(RunActions):
         entry = next((e for e in image.lines if e.line == line and e.address <= address), None) if image else None
         if line is not None and entry is not None and entry.code:
             self.editor.go_to(line)
-            self.look_at(replace(self.where, code=address))
+            self.look_at(replace(self.focus_of_user, code=address))
         else:
             self.show_memory(address)
 
-    def show_memory(self, address: int, space: Space = Space.LINEAR, register: str = "") -> None:
+    def show_memory(self, address: int, space: Space | None = None, register: str = "") -> None:
         """Show memory from an address on."""
-        self.look_at(replace(self.where, memory=address, memory_space=space, memory_register=register))
+        from kvmscope.ui.view import Space
+
+        space = space or Space.LINEAR
+        self.look_at(replace(self.focus_of_user, memory=address, memory_space=space, memory_register=register))
         self.bring_up("memory", focus=False)
 
     # Values.
@@ -170,6 +174,8 @@ class LookActions(RunActions):
         elif key.kind is Kind.MEMORY:
             self.show_memory(int(key.value))
         elif key.kind is Kind.PHYSICAL:
+            from kvmscope.ui.view import Space
+
             self.show_memory(int(key.value), Space.PHYSICAL)
         elif key.kind is Kind.WALK:
             self.show_walk(int(key.value))
@@ -223,13 +229,15 @@ class LookActions(RunActions):
 
     def show_walk(self, address: int) -> None:
         """Show the page walk of a linear address."""
-        self.look_at(replace(self.where, walk=address))
+        self.look_at(replace(self.focus_of_user, walk=address))
         self.bring_up("paging", focus=False)
 
     def action_decode(self) -> None:
         """Say what the value under the cursor is."""
         found = self._value_here()
         if found is not None and self.view is not None:
+            from kvmscope.ui.values import describe
+
             name, value = found
             lines = describe(name, value, self.view)
             self.console.say(f"decode {name or hex(value)}", tuple(lines))

@@ -32,6 +32,11 @@ class Recovered:
     """Seconds since the epoch."""
     file: Path
 
+    def forget(self) -> None:
+        """The user has decided about it."""
+        with suppress(OSError):
+            self.file.unlink()
+
 
 class Recovery:
     """The recovery file of one document (``path`` None: a new one without a name)."""
@@ -68,12 +73,6 @@ class Recovery:
             else:
                 found.append(recovered)
         return max(found, key=lambda item: item.saved_at, default=None)
-
-    @staticmethod
-    def forget(recovered: Recovered) -> None:
-        """The user has decided about it."""
-        with suppress(OSError):
-            recovered.file.unlink()
 
 
 def _alive(file: Path) -> bool:

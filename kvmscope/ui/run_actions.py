@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Final
 
 from kvmscope.errors import UsageError
 from kvmscope.ui.command_line import LineCancelled, LineEntered
-from kvmscope.ui.controller import CommandDone, Work
 from kvmscope.ui.line_panel import Key, Kind, PanelActivated
-from kvmscope.ui.workbench import Workbench
 
 if TYPE_CHECKING:
     from kvmscope.debug.debugger import Debugger
+    from kvmscope.ui.controller import CommandDone, Work
+    from kvmscope.ui.workbench import Workbench
     from kvmscope.vmm.engine import Stop
+else:
+    # Actions are mixed into the screen: each widget class in between would cost the first paint 5 ms.
+    Workbench = object
 
 __all__ = ["RunActions"]
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from textual.command import CommandPalette
+from typing import ClassVar
 
+from textual.binding import BindingType
+
+from kvmscope.ui import modals as dialogs
 from kvmscope.ui.file_actions import FileActions
-from kvmscope.ui.modals.help import Help
+from kvmscope.ui.keymap import bindings
+from kvmscope.ui.workbench import Workbench
 
 __all__ = ["MainScreen"]
 
 
-class MainScreen(FileActions):
+class MainScreen(FileActions, Workbench):
     """The one screen; what is left here is moving between editing and running."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings()
 
     def action_edit(self) -> None:
         """Type in the source."""
@@ -40,10 +46,12 @@ class MainScreen(FileActions):
         panel = self.focused_panel
         here = (panel.TITLE, panel.HELP) if panel is not None and panel.HELP else None
         about = [(panel.TITLE, panel.HELP.split("\n")[0]) for panel in self.panels.values()]
-        self.app.push_screen(Help(about, here))
+        self.app.push_screen(dialogs.Help(about, here))
 
     def action_palette(self) -> None:
         """Find an action by name."""
+        from textual.command import CommandPalette
+
         from kvmscope.ui.palette import ActionProvider
 
         self.app.push_screen(CommandPalette(providers=[ActionProvider], placeholder="what to do"))

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from kvmscope.asm.image import Image
-from kvmscope.vmm.config import MachineConfig
-from kvmscope.vmm.snapshot import Delta, Snapshot
+if TYPE_CHECKING:
+    # A view is made long after the first paint; the machine's modules must not delay it.
+    from kvmscope.asm.image import Image
+    from kvmscope.vmm.config import MachineConfig
+    from kvmscope.vmm.snapshot import Delta, Snapshot
 
 __all__ = ["ExplanationText", "Focus", "Space", "View"]
 

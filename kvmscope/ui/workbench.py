@@ -6,11 +6,12 @@ telling every panel; hidden ones only take note.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 from textual.app import ComposeResult
-from textual.binding import BindingType
 from textual.containers import Container
 from textual.message import Message
 from textual.reactive import reactive
@@ -19,34 +20,24 @@ from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import TextArea
 
-from kvmscope.asm.image import Image, Severity
 from kvmscope.errors import KvmscopeError
 from kvmscope.ui import bar_texts
 from kvmscope.ui.bars import Bar, BarClicked, BarItem
 from kvmscope.ui.command_line import CommandLine
 from kvmscope.ui.console import ConsolePanel
-from kvmscope.ui.controller import Controller, MachineFailed, MachineProgress, MachineStopped
 from kvmscope.ui.document import Document, line_mover
 from kvmscope.ui.editor import Editor, GutterClicked, Listing
 from kvmscope.ui.highlight import Lexer
-from kvmscope.ui.keymap import bindings
-from kvmscope.ui.layouts import HORIZONTAL, PANELS, SLOTS, TREE, VERTICAL, docked, layout_name
-from kvmscope.ui.line_panel import LinePanel, PanelTab, TabChosen
-from kvmscope.ui.live import Assembled, LiveAssembler
-from kvmscope.ui.panels import (
-    DescriptorsPanel,
-    DevicesPanel,
-    DisassemblyPanel,
-    ExplanationPanel,
-    MemoryPanel,
-    PagingPanel,
-    RegistersPanel,
-    SerialPanel,
-    TimelinePanel,
-)
-from kvmscope.ui.recovery import Recovery
-from kvmscope.ui.view import Focus, View
-from kvmscope.vmm.engine import StopReason
+from kvmscope.ui.keymap import PANEL_KEYS, spelled
+from kvmscope.ui.layouts import HORIZONTAL, PANELS, SLOTS, TITLES, TREE, VERTICAL, docked, layout_name
+from kvmscope.ui.line_panel import LinePanel, PanelTab, Row, TabChosen
+
+if TYPE_CHECKING:
+    from kvmscope.asm.image import Image
+    from kvmscope.ui.controller import Controller, MachineFailed, MachineProgress, MachineStopped
+    from kvmscope.ui.live import Assembled, LiveAssembler
+    from kvmscope.ui.recovery import Recovery
+    from kvmscope.ui.view import Focus, View
 
 __all__ = ["AssemblyArrived", "LexerArrived", "Workbench"]
 
@@ -68,28 +59,46 @@ class LexerArrived(Message):
     lexer: Lexer
 
 
+@dataclass
+class PanelsArrived(Message):
+    """The panels were imported."""
+
+    made: Callable[[], list[LinePanel]]
+
+
+class Placeholder(LinePanel):
+    """What stands in a panel's place until the panels are loaded."""
+
+    EMPTY = ""
+
+    def __init__(self, name: str, title: str) -> None:
+        super().__init__(id=name)
+        self.TITLE = title  # type: ignore[misc]  # An instance stands for any panel.
+
+    def rows(self, view: View, width: int, height: int) -> list[Row]:
+        return []
+
+
 class Workbench(Screen[None]):
     """The one screen, without its actions."""
 
     HORIZONTAL_BREAKPOINTS = HORIZONTAL
     VERTICAL_BREAKPOINTS = VERTICAL
     AUTO_FOCUS = "#editor"
-    BINDINGS: ClassVar[list[BindingType]] = bindings()
 
     editing: reactive[bool] = reactive(False, init=False)
 
     def __init__(self, document: Document) -> None:
         super().__init__(id="main")
         self.document = document
-        self.recovery = Recovery(document.path)
-        self.controller = Controller(self.post_message)
-        self.assembler = LiveAssembler(lambda result: self.post_message(AssemblyArrived(result)))
+        self._recovery: Recovery | None = None
         self.generation = 0
         self.assembled: Assembled | None = None
         self.started_text: str | None = None
         """The text that the machine runs."""
         self.view: View | None = None
-        self.where = Focus()
+        self.where: Focus | None = None
+        """What the user looks at; None until something was chosen."""
         self.front = "disassembly"
         """The panel that the dock shows."""
         self.zoomed = ""
@@ -106,14 +115,43 @@ class Workbench(Screen[None]):
         """Text looked for last."""
         self.editor = Editor(document.text, id="editor")
         self.console = ConsolePanel()
-        made: tuple[LinePanel, ...] = (
-            RegistersPanel(), DisassemblyPanel(), MemoryPanel(), PagingPanel(), TimelinePanel(), SerialPanel(),
-            ExplanationPanel(), DescriptorsPanel(), DevicesPanel(), self.console,
-        )  # fmt: skip
-        self.panels = {panel.KIND: panel for panel in sorted(made, key=lambda panel: TREE.index(panel.KIND))}
+        self.panels: dict[str, LinePanel] = {
+            name: self.console if name == "console" else Placeholder(name, TITLES[name]) for name in TREE
+        }
         self.line = CommandLine(id="line")
         self.inplace = CommandLine(id="inplace")
+        self.line.display = self.inplace.display = False
         self.header, self.status, self.keys = Bar(id="header"), Bar(id="status"), Bar(id="keys")
+
+    # Parts that nothing needs before the first paint are made when they are asked for.
+
+    @cached_property
+    def controller(self) -> Controller:
+        """The way to the machine."""
+        from kvmscope.ui.controller import Controller
+
+        return Controller(self.post_message)
+
+    @cached_property
+    def assembler(self) -> LiveAssembler:
+        """The thread that assembles what is typed."""
+        from kvmscope.ui.live import LiveAssembler
+
+        return LiveAssembler(lambda result: self.post_message(AssemblyArrived(result)))
+
+    @property
+    def recovery(self) -> Recovery:
+        """The document's recovery file."""
+        if self._recovery is None:
+            self._recovery = Recovery(self.document.path)
+        return self._recovery
+
+    @property
+    def focus_of_user(self) -> Focus:
+        """What the user looks at."""
+        from kvmscope.ui.view import Focus
+
+        return self.where or Focus()
 
     def compose(self) -> ComposeResult:
         yield self.header
@@ -126,7 +164,6 @@ class Workbench(Screen[None]):
         yield self.inplace
 
     def on_mount(self) -> None:
-        self.line.display = self.inplace.display = False
         self._lines = self.editor.text.split("\n")
         # What was read is what the text area holds, unless it had unusual line ends: those would change on saving.
         if self.document.saved and self.editor.text != self.document.saved:
@@ -138,17 +175,39 @@ class Workbench(Screen[None]):
 
     def warm_up(self) -> None:
         """After the first paint: everything that takes time to load."""
-        self.run_worker(self._load_lexer, thread=True, group="lexer")
+        self.remember_file()
+        self.run_worker(self._load_parts, thread=True, group="lexer")
         self.start_machine()
         self.offer_recovery()
 
-    def _load_lexer(self) -> None:
+    def _load_parts(self) -> None:
+        from kvmscope.ui.controller import load_debugger
         from kvmscope.ui.highlight import load_lexer
+        from kvmscope.ui.panel_set import make_panels
 
+        self.post_message(PanelsArrived(make_panels))
         self.post_message(LexerArrived(load_lexer()))
+        load_debugger()
+
+    def remember_file(self) -> None:
+        """Put the document among the recent files; the screen with files overrides this."""
 
     def offer_recovery(self) -> None:
         """Ask about text of an earlier session that was never saved; the screen with dialogs overrides this."""
+
+    async def on_panels_arrived(self, message: PanelsArrived) -> None:
+        """Put the panels where their placeholders stand."""
+        with self.app.batch_update():
+            for panel in message.made():
+                old = self.panels[panel.KIND]
+                self.panels[panel.KIND] = panel
+                panel.display = old.display
+                await old.remove()
+                follower = next((n for n in TREE[TREE.index(panel.KIND) + 1 :]), None)
+                await self.query_one("#bench").mount(panel, before=self.panels[follower] if follower else None)
+                if self.view is not None:
+                    panel.show(self.view)
+            self.place_panels()
 
     def on_lexer_arrived(self, message: LexerArrived) -> None:
         self.editor.set_lexer(message.lexer)
@@ -179,8 +238,9 @@ class Workbench(Screen[None]):
                 panel.set_tabs(())
 
     def _tab_text(self, name: str) -> str:
-        number = PANELS.index(name) + 1
-        return f"{number} {self.panels[name].TITLE}" if number <= 8 else self.panels[name].TITLE
+        number = PANELS.index(name)
+        key = PANEL_KEYS[number] if number < len(PANEL_KEYS) else spelled("look.command")
+        return f"{key} {self.panels[name].TITLE}"
 
     def bring_up(self, name: str, *, focus: bool = True) -> None:
         """Show a panel, in the dock if it has no place of its own, and focus it."""
@@ -298,19 +358,19 @@ class Workbench(Screen[None]):
                 self.complain(result.problem)
             else:
                 self.say(f"{count} line{'' if count == 1 else 's'} to mend before this can run", "bar_error")
-            first = next((item for item in result.diagnostics if item.severity is Severity.ERROR), None)
+            first = next((item for item in result.diagnostics if item.severity == "error"), None)
             if first is not None and not self.editing:
                 self.editor.go_to(first.line, first.column)
             return
         self.started_text = result.text
-        self.where = Focus()
+        self.where = None
         self.controller.start(image, result.reproducer.config)
 
     def on_machine_stopped(self, message: MachineStopped) -> None:
         if not self.controller.answered(message):
             return
         self._progress = None
-        self.show_view(message.view.looking_at(self.where), follow=True)
+        self.show_view(message.view.looking_at(self.focus_of_user), follow=True)
         self.editor.mark_breakpoints(self.controller.breakpoint_lines())
 
     def on_machine_progress(self, message: MachineProgress) -> None:
@@ -324,12 +384,12 @@ class Workbench(Screen[None]):
         self._progress = None
         self.complain(message.error)
         if message.view is not None:
-            self.show_view(message.view.looking_at(self.where))
+            self.show_view(message.view.looking_at(self.focus_of_user))
 
     def show_view(self, view: View, *, follow: bool = False) -> None:
         """Draw a stop; ``follow`` moves the source to the next instruction."""
         self.view = view
-        ended = view.snapshot.stop.reason in (StopReason.EXCEPTION, StopReason.TRIPLE_FAULT)
+        ended = view.snapshot.stop.reason in ("exception", "triple-fault")
         if ended and follow and self.front != "explanation":
             self.bring_up("explanation", focus=False)
         elif (
@@ -382,7 +442,7 @@ class Workbench(Screen[None]):
         width = self.app.size.width
         self.header.show(*bar_texts.header(self, self._progress, width))
         self.status.show(self._message or bar_texts.status(self))
-        self.keys.show(*bar_texts.footer(self))
+        self.keys.show(*bar_texts.footer(self, width))
 
     async def on_bar_clicked(self, message: BarClicked) -> None:
         await self.run_action(message.action)
@@ -396,9 +456,11 @@ class Workbench(Screen[None]):
         self.editor.mark_breakpoints(self.controller.breakpoint_lines())
 
     def close(self) -> None:
-        """End the threads."""
-        self.assembler.close()
-        self.controller.close()
+        """End the threads, those that were made."""
+        if "assembler" in self.__dict__:
+            self.assembler.close()
+        if "controller" in self.__dict__:
+            self.controller.close()
 
 
 def _listing(image: Image) -> dict[int, Listing]:

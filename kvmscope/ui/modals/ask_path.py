@@ -21,6 +21,7 @@ _SUFFIXES: Final = (".asm", ".s", ".S")
 class AskPath(ModalScreen[Path | None]):
     """Type a name; Tab completes, Enter takes it, a directory is entered."""
 
+    CSS_PATH = "dialogs.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "Cancel", show=False, priority=True, id="path.cancel", tooltip="Close"),
         Binding("tab", "complete", "Complete", show=False, priority=True, id="path.complete", tooltip="Complete"),

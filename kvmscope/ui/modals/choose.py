@@ -31,6 +31,7 @@ class Choice(Generic[T]):
 class Choose(ModalScreen[T | None], Generic[T]):
     """A list with a filter; Enter takes, Escape leaves with None."""
 
+    CSS_PATH = "dialogs.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "Cancel", show=False, priority=True, id="choose.cancel", tooltip="Close"),
         Binding("down", "move(1)", "Down", show=False, priority=True, id="choose.down", tooltip="Next"),

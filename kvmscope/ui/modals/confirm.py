@@ -18,6 +18,7 @@ __all__ = ["Confirm"]
 class Confirm(ModalScreen[str]):
     """Answers are words whose first letters are their keys; Escape gives the empty word."""
 
+    CSS_PATH = "dialogs.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "answer('')", "Cancel", show=False, priority=True, id="confirm.cancel", tooltip="Cancel"),
         Binding("left", "app.focus_previous", "Left", show=False, id="confirm.left", tooltip="The answer before"),

@@ -37,6 +37,7 @@ _PANEL_KEYS: Final = (
 class Help(ModalScreen[None]):
     """One page to scroll."""
 
+    CSS_PATH = "dialogs.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q,question_mark,f1", "close", "Close", show=False, priority=True, id="help.close", tooltip="Close"),
         Binding("j,down", "scroll(1)", "Down", show=False, id="help.down", tooltip="Down"),
