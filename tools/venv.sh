@@ -15,9 +15,16 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
     exit 1
 fi
 
+# An editable install leaves our own files uncompiled: a third of the start-up time, at every start where bytecode
+# is not written.
+compile_once() {
+    "$dir/bin/python" -m compileall -q kvmscope
+}
+
 if command -v uv >/dev/null 2>&1; then
     [ -x "$dir/bin/python" ] || uv venv --quiet --python "$python" "$dir"
     uv pip install --quiet --python "$dir/bin/python" -e "$spec"
+    compile_once
     exit 0
 fi
 
@@ -32,3 +39,4 @@ if [ ! -x "$dir/bin/python" ]; then
 fi
 echo "kvmscope: installing what it needs into $dir (once)"
 "$dir/bin/python" -m pip install --quiet --disable-pip-version-check -e "$spec"
+compile_once
