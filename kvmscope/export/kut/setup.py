@@ -54,6 +54,8 @@ class Setup:
     counted: list[HandlerInit] = field(default_factory=list)
     """Handlers entered through a stub that records the exception."""
     pages: bool = False
+    takes_memory: bool = False
+    """Physical memory behind the image is used."""
 
 
 def check_machine(reproducer: Reproducer) -> None:
@@ -91,6 +93,7 @@ class _Builder:
         self.out = Setup()
 
     def run(self) -> Setup:
+        self._reserve()
         # Contents are at physical addresses: written while the identity map is whole.
         for content in self.config.contents:
             self._memory(content)
@@ -124,6 +127,25 @@ class _Builder:
             why = f"{what} {address:#x} lies where the test image is ({_IMAGE[0]:#x}-{_IMAGE[1]:#x})"
             raise refuse(self.reproducer, line, f"{what} cannot be exported", why, "use an address below 4 MiB")
 
+    def _reserve(self) -> None:
+        """Take declared memory behind the image away from the page allocator, before anything is written there."""
+        numbers: set[int] = set()
+        for page in self.config.pages:
+            numbers.update(range(page.physical >> 12, (page.physical >> 12) + page.count))
+        for content in self.config.contents:
+            if isinstance(content.address, int):
+                size = len(content.data) + sum(width for width, _ in content.words)
+                numbers.update(range(content.address >> 12, (content.address + max(size, 1) - 1 >> 12) + 1))
+        left = sorted(number for number in numbers if number << 12 >= _IMAGE[1])
+        while left:
+            count = 1
+            while count < len(left) and left[count] == left[0] + count:
+                count += 1
+            address = left[0] << 12
+            self.out.lines.append(f"take_pages({_hex(address)}, {count});")
+            self.out.takes_memory = True
+            left = left[count:]
+
     def _page(self, page: PageInit) -> None:
         size = page.count * 4096
         self._outside_image(page.linear, size, page.line, "linear address")
@@ -134,11 +156,6 @@ class _Builder:
             )
         flags = " | ".join(_PTE_BITS.get(flag) or f"BIT_ULL({flag.removeprefix('bit')})" for flag in page.flags) or "0"
         self.out.pages = True
-        if page.physical >= _IMAGE[1]:
-            self.out.lines.append(
-                f"if (reserve_pages({_hex(page.physical)}, {page.count}))\n"
-                f'\treport_abort("physical memory at {page.physical:#x} is in use");'
-            )
         call = f"map_page({_hex(page.linear)}, {_hex(page.physical)}, {flags});"
         if page.count == 1:
             self.out.lines.append(call)

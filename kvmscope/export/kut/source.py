@@ -178,6 +178,7 @@ class _Composer:
             self._records(),
             "\n\n".join(self.setup.data),
             self._stop_handler(),
+            self._take_pages(),
             self._map_page(),
             self._setup_function(),
             self._main(),
@@ -195,7 +196,7 @@ class _Composer:
 
     def _includes(self) -> str:
         names = ["libcflat.h", "desc.h", "msr.h", "processor.h"]
-        names += ["alloc_page.h"] if "reserve_pages" in "".join(self.setup.lines) else []
+        names += ["alloc_page.h", "list.h"] if self.setup.takes_memory else []
         names += ["vm.h"]
         return "\n".join(f'#include "{name}"' for name in names)
 
@@ -344,10 +345,16 @@ static char stop_stack[4096] __attribute__((aligned(16)));"""
         other = ["stop = STOP_EXCEPTION;", *(f"last.{name} = {values[name]};" for name in self._last_fields())]
         other += ["count[regs->vector]++;"] * self.needs.counts + ["exceptions++;"] * self.needs.total
         blocks = [(f"if (regs->vector == {vector})", body) for vector, body in ends] + [("", other)]
-        lines = ["guest = *regs;", _chain(blocks)]
+        lines = [
+            "/* The program may have left DF set, which C takes to be clear. */",
+            'asm volatile("cld" : : : "memory", "cc");',
+            "guest = *regs;",
+            _chain(blocks),
+        ]
         lines += self._captures()
         lines += [
             "",
+            *self.setup.restore,
             "write_cr0(host_cr0);",
             "write_cr4(host_cr4);",
             "write_cr3(host_cr3);",
@@ -365,7 +372,7 @@ static char stop_stack[4096] __attribute__((aligned(16)));"""
             "regs->ss = KERNEL_DS;",
             "regs->rsp = host_rsp;",
         ]
-        body = "\n".join(_indent(line) for line in [*self.setup.restore, *lines])
+        body = "\n".join(_indent(line) for line in lines)
         return f"static void guest_stopped(struct ex_regs *regs)\n{{\n{body}\n}}"
 
     def _exit_width(self) -> str:
@@ -392,6 +399,21 @@ static char stop_stack[4096] __attribute__((aligned(16)));"""
     def _uses_debug_registers(self) -> bool:
         text = "\n".join(self.program.lines)
         return bool(re.search(r"\bdr7\b|\bdb7\b", text)) or any(n.startswith("dr") for n in self.config.registers)
+
+    def _take_pages(self) -> str:
+        if not self.setup.takes_memory:
+            return ""
+        return """/* Take physical memory away from the page allocator. */
+static void take_pages(phys_addr_t addr, int count)
+{
+	int i;
+
+	if (reserve_pages(addr, count))
+		report_abort("physical memory at %#lx is in use", (ulong)addr);
+	/* A reserved page may still be in its free list; removing it twice does no harm. */
+	for (i = 0; i < count; i++)
+		list_remove(phys_to_virt(addr + i * PAGE_SIZE));
+}"""
 
     def _map_page(self) -> str:
         if not self.setup.pages:
