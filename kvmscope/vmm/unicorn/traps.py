@@ -24,6 +24,8 @@ _PLAIN: Final = frozenset(
     {Kind.FAR_RETURN, Kind.SYSCALL, Kind.SYSRET, Kind.SYSENTER, Kind.SYSEXIT, Kind.UNDEFINED, Kind.BRANCH16}
 )
 """Kinds whose instruction has no ModRM operand."""
+_DIRECT: Final = (0x9A, 0xEA)
+"""Far CALL and JMP with an immediate pointer."""
 _NEW_TF: Final = frozenset({Kind.SYSCALL, Kind.SYSRET})
 """Kinds after which the *new* TF decides about a #DB."""
 
@@ -96,7 +98,7 @@ class Traps:
         h = cpu.env.d[HFLAGS]
         for shape, kind in scan.find(data, bool(h & HF.CS64), bool(h & HF.CS32)):
             address = start + shape.offset
-            site = _Site(kind, data[shape.offset : shape.offset + shape.length], kind not in _PLAIN)
+            site = _Site(kind, data[shape.offset : shape.offset + shape.length], kind not in _PLAIN and shape.opcode not in _DIRECT)
             known = self._sites.setdefault(address, [])
             if site not in known:
                 known.append(site)
