@@ -41,8 +41,9 @@ class PagingPanel(LinePanel):
     def rows(self, view: View, width: int, height: int) -> list[Row]:
         reader = Reader(view)
         target = walk_target(view)
-        rows = walk_rows(reader, width, target)
-        path = path_of(walk_of(reader, target.linear))
+        walked = walk_of(reader, target.linear)
+        rows = walk_rows(reader, width, target, walked)
+        path = path_of(walked)
         if path != self._path:
             # What stood open stays open; only the walk's own tables change.
             self._turned = (self.opened - set(self._path)) - set(path)

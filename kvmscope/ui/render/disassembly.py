@@ -54,7 +54,7 @@ def scroll_window(view: View, anchor: int, lines: int) -> int:
     bits = view.snapshot.cpu.mode
     if lines > 0:
         found = entries_from(reader, anchor, lines + 1, bits)
-        return found[-1].address
+        return found[-1].address if len(found) > 1 else found[0].end & reader.address_mask
     before = entries_before(reader, anchor, -lines, bits)
     if before:
         return before[0].address
@@ -86,7 +86,7 @@ def disassembly_rows(view: View, width: int, height: int, anchor: int) -> list[R
     digits = max(4, max((len(f"{address:x}") for address, _ in shown), default=4))
     branch = _branch_of(reader, shown, pc)
     # As many byte columns as the longest instruction on screen takes.
-    longest = max((len(entry.data) for _, entry in shown if entry is not None), default=4)
+    longest = max((len(e.data) for _, e in shown if e is not None and e.kind != "zeros"), default=4)
     columns = 0 if width < _BYTES else max(4, min(longest, 8 if width < 100 else 11))
     rows: list[Row] = []
     current: Entry | None = None
@@ -205,8 +205,10 @@ def _draw(
     if width >= _WIDE:
         spans += (Span(near[:15].ljust(16), "dim" if here else "comment"),)
     if columns:
-        spans += _bytes(entry.data, old, columns)
-    if entry.kind == "gone":
+        spans += _bytes(entry.data, old, columns) if entry.kind != "zeros" else [Span(" " * (3 * columns + 2))]
+    if entry.kind == "zeros":
+        spans.append(Span(f"{entry.mnemonic} {entry.operands}", "zero"))
+    elif entry.kind == "gone":
         spans += (Span("·· ", "bad"), Span(entry.operands, "comment"))
     else:
         style = {"code": "mnemonic", "data": "directive"}.get(entry.kind, "bad")
@@ -221,9 +223,6 @@ def _draw(
     if link and width_of(spans) <= room:
         spans = [*spans, Span(" " * (room - width_of(spans))), Span(link, "comment")]
     key = Key(Kind.CODE, entry.address, "", entry.address)
-    if line is None and not here and not any(entry.data):
-        # Memory that nobody has written: there, but nothing to look at.
-        spans = [*spans[:3], *(Span(span.text, "zero") for span in spans[3:])]
     return Row(clip(spans, width), key, "current" if here else "")
 
 

@@ -21,6 +21,12 @@ __all__ = ["Entry", "entries_before", "entries_from"]
 _LONGEST: Final = 15
 _DATA_CHUNK: Final = 8
 """Bytes of a data directive that one row shows."""
+_PAGES: Final = 15
+"""Whole pages of zeros that one entry takes."""
+_DULL: Final = 0x1000
+"""Bytes of zeros behind which a listing ends."""
+_FARTHEST: Final = 64
+"""Pages looked through for the end of a gap."""
 _OFFSETS: Final = {16: 0xFFFF, 32: 0xFFFFFFFF, 64: (1 << 64) - 1}
 
 
@@ -32,12 +38,15 @@ class Entry(NamedTuple):
     mnemonic: str
     operands: str
     kind: str
-    """``code``, ``data``, ``bad`` (no instruction) or ``gone`` (not mapped, or not RAM)."""
+    """``code``, ``data``, ``zeros`` (outside of the program), ``bad`` (no instruction), ``gone`` (not mapped, or not RAM)."""
+
+    length: int = 0
+    """Bytes, where ``data`` does not hold them."""
 
     @property
     def end(self) -> int:
         """Address of what follows."""
-        return self.address + max(1, len(self.data))
+        return self.address + max(1, self.length or len(self.data))
 
 
 class _Map:
@@ -92,6 +101,8 @@ def _next(reader: Reader, lines: _Map, address: int, bits: int, forced: int) -> 
     code = reader.read_some(address, _LONGEST)
     if not code:
         return Entry(address, b"", "··", "not mapped, or not RAM", "gone")
+    if known is None and address != forced and len(code) == _LONGEST and not any(code):
+        return _zeros(reader, lines, address, forced)
     found = _decode(code, address, reader.segment_base(Seg.CS), bits, 1)
     if not found:
         return Entry(address, code[:1], "(bad)", "", "bad")
@@ -102,6 +113,22 @@ def _next(reader: Reader, lines: _Map, address: int, bits: int, forced: int) -> 
     return entry
 
 
+def _zeros(reader: Reader, lines: _Map, address: int, forced: int) -> Entry:
+    """Memory that nobody has written, up to the next thing that is something, in one entry."""
+    ends = [end for end in (lines.next_after(address), forced) if end is not None and end > address]
+    most = min([(address | 0xFFF) + 1 + _PAGES * 4096, *ends])
+    position = address
+    while position < most:
+        data = reader.read(position, min(4096 - (position & 0xFFF), most - position))
+        if data is None:
+            break
+        rest = len(data.lstrip(b"\0"))
+        position += len(data) - rest
+        if rest:
+            break
+    return Entry(address, b"", "00", f"× {position - address}", "zeros", position - address)
+
+
 def entries_from(reader: Reader, address: int, count: int, bits: int) -> list[Entry]:
     """``count`` entries from ``address`` on; the instruction at the current position is always among them as such."""
     lines = _map_of(reader.view.image)
@@ -110,15 +137,28 @@ def entries_from(reader: Reader, address: int, count: int, bits: int) -> list[En
     while len(out) < count:
         entry = _next(reader, lines, address & reader.address_mask, bits, forced)
         out.append(entry)
-        if entry.kind == "gone":
-            # The rest of the page is not there either.
-            following = (address | 0xFFF) + 1
-            if following > reader.address_mask:
-                break
-            address = following
-        else:
+        if entry.kind == "zeros" and entry.length > _DULL:
+            # What lies behind is too far away to be of interest here.
+            break
+        if entry.kind != "gone":
             address = entry.end
+            continue
+        found = _after_gap(reader, address)
+        if found is None:
+            break
+        address = found
     return out
+
+
+def _after_gap(reader: Reader, address: int) -> int | None:
+    """The next page that can be read, not too far away: a gap takes one row, however long."""
+    for _ in range(_FARTHEST):
+        address = (address | 0xFFF) + 1
+        if address > reader.address_mask:
+            return None
+        if reader.read(address, 1) is not None:
+            return address
+    return None
 
 
 def entries_before(reader: Reader, address: int, count: int, bits: int) -> list[Entry]:

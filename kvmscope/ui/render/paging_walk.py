@@ -6,6 +6,7 @@ The matrix has a cell for each kind of access (SDM vol. 3A section 4.6); the acc
 from __future__ import annotations
 
 import textwrap
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from kvmscope.ui.line_panel import Key, Kind, Row, Span
@@ -13,7 +14,7 @@ from kvmscope.ui.render.reader import Reader
 from kvmscope.ui.render.text import CHANGED, UNCHANGED, hex_spans, message, row, size_words
 from kvmscope.ui.view import View
 from kvmscope.vmm.events import ExceptionEvent
-from kvmscope.x86.paging import PF_FETCH, PF_USER, PF_WRITE, Step, Walk, walk
+from kvmscope.x86.paging import PF_FETCH, PF_USER, PF_WRITE, PageFault, Step, Walk, walk
 
 __all__ = ["WalkTarget", "entry_words", "walk_of", "walk_rows", "walk_target"]
 
@@ -51,24 +52,13 @@ def walk_target(view: View) -> WalkTarget:
     return WalkTarget(snapshot.cpu.pc, "RIP")
 
 
-def walk_of(reader: Reader, linear: int, *, user: bool = False, write: bool = False, fetch: bool = False) -> Walk:
-    """The walk of one access with the processor's present control registers."""
+def walk_of(reader: Reader, linear: int) -> Walk:
+    """The walk of a supervisor read with the processor's present control registers."""
     cpu = reader.cpu
     return walk(
-        reader.memory,
-        cpu.cr0,
-        cpu.cr3,
-        cpu.cr4,
-        cpu.efer,
-        linear,
-        cpl=3 if user else 0,
-        user=user,
-        write=write,
-        fetch=fetch,
-        ac=bool(cpu.rflags >> 18 & 1),
-        pkru=cpu.pkru,
-        pkrs=cpu.msrs.get(_PKRS, 0),
-    )
+        reader.memory, cpu.cr0, cpu.cr3, cpu.cr4, cpu.efer, linear, user=False, ac=bool(cpu.rflags >> 18 & 1),
+        pkru=cpu.pkru, pkrs=cpu.msrs.get(_PKRS, 0),
+    )  # fmt: skip
 
 
 def entry_words(flags: tuple[str, ...], rights: bool) -> list[Span]:
@@ -83,8 +73,8 @@ def entry_words(flags: tuple[str, ...], rights: bool) -> list[Span]:
     return spans
 
 
-def walk_rows(reader: Reader, width: int, target: WalkTarget) -> list[Row]:
-    """All rows of the walk."""
+def walk_rows(reader: Reader, width: int, target: WalkTarget, plain: Walk | None = None) -> list[Row]:
+    """All rows of the walk; ``plain`` is the outcome of `walk_of` where the caller has it."""
     head = row(
         width,
         (
@@ -94,7 +84,8 @@ def walk_rows(reader: Reader, width: int, target: WalkTarget) -> list[Row]:
         ),
         key=Key(Kind.WALK, target.linear, f"{target.linear:#x}", target.linear),
     )
-    plain = walk_of(reader, target.linear)
+    if plain is None:
+        plain = walk_of(reader, target.linear)
     rows = [head, *(_step_row(reader, step, width) for step in plain.steps)]
     rows += _result_rows(plain, width)
     rows += _matrix_rows(reader, target, width, plain)
@@ -148,32 +139,76 @@ def _faulting_cell(code: int | None) -> tuple[bool, str] | None:
     return bool(code & PF_USER), "fetch" if code & PF_FETCH else "write" if code & PF_WRITE else "read"
 
 
+class _Entries:
+    """The entries that a walk read, as memory: all that its other accesses can read."""
+
+    def __init__(self, steps: tuple[Step, ...]) -> None:
+        self._values = {
+            step.address: step.value.to_bytes(step.size, "little") for step in steps if step.value is not None
+        }
+
+    def read(self, physical: int, size: int, /) -> bytes | None:
+        return self._values.get(physical)
+
+
+class _Cell(NamedTuple):
+    """One kind of access and what becomes of it."""
+
+    user: bool
+    kind: str
+    fault: PageFault | None
+
+
+@lru_cache(maxsize=64)
+def _cells(steps: tuple[Step, ...], linear: int, registers: tuple[int, ...], ac: bool) -> tuple[_Cell, ...]:
+    """Every kind of access; kept by what it depends on, which few steps change."""
+    cr0, cr3, cr4, efer, pkru, pkrs = registers
+    memory = _Entries(steps)
+    cells = []
+    for user in (False, True):
+        for kind in _KINDS:
+            done = walk(
+                memory, cr0, cr3, cr4, efer, linear, cpl=3 if user else 0, user=user, write=kind == "write",
+                fetch=kind == "fetch", ac=ac, pkru=pkru, pkrs=pkrs,
+            )  # fmt: skip
+            cells.append(_Cell(user, kind, done.fault))
+    return tuple(cells)
+
+
 def _matrix_rows(reader: Reader, target: WalkTarget, width: int, plain: Walk) -> list[Row]:
     if plain.unbacked is not None:
         return [message(width, f"✗ unknown: {plain.reason}", "error")]
     if not reader.paged:
         return []
-    cell = _faulting_cell(target.error_code)
+    faulting = _faulting_cell(target.error_code)
+    cpu = reader.cpu
+    registers = (cpu.cr0, cpu.cr3, cpu.cr4, cpu.efer, cpu.pkru, cpu.msrs.get(_PKRS, 0))
+    cells = _cells(plain.steps, target.linear, registers, bool(cpu.rflags >> 18 & 1))
+    return list(_drawn_matrix(cells, faulting, width))
+
+
+@lru_cache(maxsize=64)
+def _drawn_matrix(cells: tuple[_Cell, ...], faulting: tuple[bool, str] | None, width: int) -> tuple[Row, ...]:
     reasons: dict[str, list[str]] = {}
-    rows = [
-        row(width, (Span(" " * 12), *(Span(f" {kind:<7}", "comment") for kind in _KINDS), Span(" error code", "zero")))
-    ]
+    head = (Span(" " * 12), *(Span(f" {kind:<7}", "comment") for kind in _KINDS), Span(" error code", "zero"))
+    rows = [row(width, head)]
     for user in (False, True):
         who = "user" if user else "supervisor"
         spans = [Span(f" {who:<11}", "name")]
-        for kind in _KINDS:
-            done = walk_of(reader, target.linear, user=user, write=kind == "write", fetch=kind == "fetch")
-            sign, style = ("✓", "ok") if done.fault is None else ("✗", "error")
-            text = f"[{sign}]" if cell == (user, kind) else f" {sign} "
-            if done.fault is not None:
-                text += f"{done.fault.error_code:x}" if done.fault.vector == 14 else "#GP"
-                reasons.setdefault(done.fault.reason, []).append(f"{who} {kind}")
+        for cell in cells:
+            if cell.user is not user:
+                continue
+            sign, style = ("✓", "ok") if cell.fault is None else ("✗", "error")
+            text = f"[{sign}]" if faulting == (user, cell.kind) else f" {sign} "
+            if cell.fault is not None:
+                text += f"{cell.fault.error_code:x}" if cell.fault.vector == 14 else "#GP"
+                reasons.setdefault(cell.fault.reason, []).append(f"{who} {cell.kind}")
             spans.append(Span(f"{text:<8}", style))
         rows.append(row(width, spans))
     for reason, accesses in reasons.items():
-        who = "any access" if len(accesses) == 6 else ", ".join(_grouped(accesses))
+        who = "any access" if len(accesses) == len(cells) else ", ".join(_grouped(accesses))
         rows += _wrapped(who, reason, width)
-    return rows
+    return tuple(rows)
 
 
 def _grouped(accesses: list[str]) -> list[str]:

@@ -114,6 +114,17 @@ def test_code_that_cannot_be_read():
     assert any(line.startswith("  ▶") and "not mapped" in line for line in lines)
 
 
+def test_memory_that_nobody_wrote_takes_one_row():
+    lines = text(at(CODE), 60, 24)
+    assert [line.split()[0] for line in lines if "× " in line] == ["401011", "402015"]
+    assert next(line for line in lines if "401011" in line).endswith("00 × 4079")
+
+
+def test_execution_inside_of_it_is_code():
+    lines = text(at(0x403010), 60, 10)
+    assert any(line.startswith("  ▶403010 00 00") and "add" in line for line in lines)
+
+
 def test_scrolling_moves_by_instructions():
     view = at(CODE).view()
     assert [scroll_window(view, CODE, n) for n in (1, 2, 3)] == [CODE + 4, CODE + 8, CODE + 12]
