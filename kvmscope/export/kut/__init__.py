@@ -8,7 +8,7 @@ from kvmscope.export.kut.observe import observe
 from kvmscope.export.kut.source import test_source
 from kvmscope.export.kut.tree import cfg_edit, makefile_edit, why_no_tree
 from kvmscope.export.model import Export, ExportedFile
-from kvmscope.reproducer import Reproducer
+from kvmscope.reproducer import Reproducer, Verdict, run
 
 __all__ = ["KvmUnitTests"]
 
@@ -23,8 +23,17 @@ class KvmUnitTests:
         """The test.  Raises ExportError for what it cannot say."""
         text = test_source(reproducer, observe(reproducer))
         accel = "kvm" if "kvm" in reproducer.requires else ""
-        return Export((ExportedFile(f"x86/{name}.c", text),), (makefile_edit(name), cfg_edit(name, accel=accel)))
+        edits = (makefile_edit(name), cfg_edit(name, accel=accel))
+        return Export((ExportedFile(f"x86/{name}.c", text),), edits, _notes(reproducer))
 
     def is_tree(self, tree: Path) -> str:
         """Why ``tree`` is no kvm-unit-tests tree; empty when it is one."""
         return why_no_tree(tree)
+
+
+def _notes(reproducer: Reproducer) -> tuple[str, ...]:
+    """What the reproducer's own run says, where it is no pass: the test asserts the same and may fail the same way."""
+    result = run(reproducer)
+    if result.verdict in (Verdict.PASS, Verdict.XFAIL, Verdict.KFAIL):
+        return ()
+    return (f"on the embedded engine this is {result.verdict.value.upper()}: {result.summary}",)

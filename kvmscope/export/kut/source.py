@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from kvmscope.asm.image import Syntax
@@ -12,16 +13,18 @@ from kvmscope.export.kut.conditions import (
     Condition,
     Needs,
     condition_of,
-    msr_constant,
     vector_constant,
 )
+from kvmscope.export.kut.fixed import ENTER, MAP_PAGE, TAKE_PAGES, record_stub
+from kvmscope.export.kut.handler import StopHandler
 from kvmscope.export.kut.observe import Observed
 from kvmscope.export.kut.program import Program, program_of
 from kvmscope.export.kut.setup import Setup, check_machine, setup_of
+from kvmscope.export.kut.text import bit_names, indent, is_wrapped, wrapped
 from kvmscope.export.model import refuse
 from kvmscope.reproducer import Reproducer
+from kvmscope.vmm.boot.layout import SELECTORS
 from kvmscope.vmm.engine import StopReason
-from kvmscope.x86.exceptions import has_error_code
 from kvmscope.x86.state import GPR_NAMES, Seg
 
 __all__ = ["test_source"]
@@ -30,8 +33,6 @@ _EXIT_CANDIDATES: Final = (18, 16, 19, 5, 4)
 """Vectors that nothing but a stray machine check or FPU error raises, with an entry in kvm-unit-tests."""
 _NO_CODE: Final = re.compile(r'"(?:\\.|[^"\\])*"|/\*.*?\*/', re.DOTALL)
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_]\w*")
-_ENGINE_FLAGS: Final = 0x2
-_RIP_NAMES: Final = ("rip", "eip", "ip")
 
 
 def test_source(reproducer: Reproducer, observed: Observed) -> str:
@@ -174,12 +175,12 @@ class _Composer:
             self._includes(),
             self._declarations(),
             self._program(),
-            self._enter(),
+            ENTER,
             self._records(),
             "\n\n".join(self.setup.data),
-            self._stop_handler(),
-            self._take_pages(),
-            self._map_page(),
+            StopHandler(self.reproducer, self.observed, self.program, self.needs, self.setup).text(self._last_fields()),
+            TAKE_PAGES if self.setup.takes_memory else "",
+            MAP_PAGE if self.setup.pages else "",
             self._setup_function(),
             self._main(),
         ]
@@ -189,8 +190,6 @@ class _Composer:
         lines = [self.reproducer.title or self.reproducer.name.replace("-", " ")]
         if self.reproducer.link:
             lines += ["", self.reproducer.link]
-        from pathlib import Path
-
         lines += ["", f"Exported from {Path(self.reproducer.filename).name} by kvmscope."]
         return "/*\n" + "\n".join(f" * {line}".rstrip() for line in lines) + "\n */"
 
@@ -258,29 +257,6 @@ class _Composer:
         lines.append('    ".popsection\\n");')
         return "\n".join(line for line in lines if line)
 
-    def _enter(self) -> str:
-        return """/* IRET to the program with the registers in guest; its end comes back to leave_guest. */
-asm(".pushsection .text\\n"
-    "enter_guest:\\n"
-    "\\tpush %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15\\n"
-    "\\tmov %rsp, host_rsp(%rip)\\n"
-    "\\tlea guest(%rip), %rsp\\n"
-    "\\tpop %rax; pop %rcx; pop %rdx; pop %rbx\\n"
-    "\\tadd $8, %rsp\\n"
-    "\\tpop %rbp; pop %rsi; pop %rdi; pop %r8; pop %r9; pop %r10; pop %r11\\n"
-    "\\tpop %r12; pop %r13; pop %r14; pop %r15\\n"
-    "\\tadd $16, %rsp\\n"
-    "\\tiretq\\n"
-    "leave_guest:\\n"
-    "\\tmov host_rsp(%rip), %rsp\\n"
-    "\\tpop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\\n"
-    "\\tret\\n"
-    ".popsection\\n");
-
-static ulong __attribute__((used)) host_rsp;
-static ulong host_cr0, host_cr3, host_cr4, host_efer, host_gs_base;
-static char stop_stack[4096] __attribute__((aligned(16)));"""
-
     def _records(self) -> str:
         """The last exception and counts; stubs that note an exception and go on to the program's own handler."""
         if not self.needs.events:
@@ -299,144 +275,26 @@ static char stop_stack[4096] __attribute__((aligned(16)));"""
             out.append("static u64 __attribute__((used)) exceptions;")
         text = "\n".join(out)
         for handler in self.setup.counted:
-            text += "\n\n" + self._stub(handler.vector, handler.target)
+            target = self._label(handler.target)
+            stub = record_stub(
+                handler.vector, target, self._last_fields(), counts=self.needs.counts, total=self.needs.total
+            )
+            text += "\n\n" + stub
         return text
 
-    def _stub(self, vector: int, target: str | int) -> str:
-        name = f"record_{vector:x}"
-        coded = has_error_code(vector)
-        goal = self.renamed.get(target, target) if isinstance(target, str) else f"{target:#x}"
-        # MOV and LEA leave the flags alone, so the handler is entered exactly as by the processor.
-        body = ["push %rax"]
-        if vector < 32:
-            reads = {
-                "vector": [],
-                "error_code": ["mov 8(%rsp), %rax" if coded else "mov $-1, %rax"],
-                "fault_rip": [f"mov {16 if coded else 8}(%rsp), %rax"],
-                "fault_address": ["mov %cr2, %rax"],
-            }
-            for number, field in enumerate(self._last_fields()):
-                place = f"{8 * number} + last(%rip)" if number else "last(%rip)"
-                body += [*reads[field], f"movq ${vector}, {place}" if field == "vector" else f"mov %rax, {place}"]
-        places = [f"{8 * vector} + count(%rip)"] * self.needs.counts + ["exceptions(%rip)"] * self.needs.total
-        for place in places:
-            body += [f"mov {place}, %rax", "lea 1(%rax), %rax", f"mov %rax, {place}"]
-        body += ["pop %rax", f"jmp {goal}"]
-        lines = "\n".join(f'    "\\t{line}\\n"' for line in body)
-        return f'extern char {name}[];\nasm(".pushsection .text\\n"\n    "{name}:\\n"\n{lines}\n    ".popsection\\n");'
+    def _label(self, target: str | int) -> str:
+        return self.renamed.get(target, target) if isinstance(target, str) else f"{target:#x}"
 
     def _last_fields(self) -> list[str]:
         return [name for name in ("vector", "error_code", "fault_rip", "fault_address") if name in self.needs.last]
 
     # C
 
-    def _stop_handler(self) -> str:
-        ends = [("EXIT_VECTOR", ["stop = STOP_DEBUG_EXIT;"])]
-        if self.needs.debug_exit:
-            ends[0][1].append(f"debug_exit = {self._exit_width()};")
-        if self.program.has_hlt:
-            ends.append(("HLT_VECTOR", ["stop = STOP_HLT;"]))
-        values = {
-            "vector": "regs->vector",
-            "error_code": f"BIT(regs->vector) & {_coded_mask()} ? regs->error_code : -1ul",
-            "fault_rip": "regs->rip",
-            "fault_address": "read_cr2()",
-        }
-        other = ["stop = STOP_EXCEPTION;", *(f"last.{name} = {values[name]};" for name in self._last_fields())]
-        other += ["count[regs->vector]++;"] * self.needs.counts + ["exceptions++;"] * self.needs.total
-        blocks = [(f"if (regs->vector == {vector})", body) for vector, body in ends] + [("", other)]
-        lines = [
-            "/* The program may have left DF set, which C takes to be clear. */",
-            'asm volatile("cld" : : : "memory", "cc");',
-            "guest = *regs;",
-            _chain(blocks),
-        ]
-        lines += self._captures()
-        lines += [
-            "",
-            *self.setup.restore,
-            "write_cr0(host_cr0);",
-            "write_cr4(host_cr4);",
-            "write_cr3(host_cr3);",
-            "wrmsr(MSR_GS_BASE, host_gs_base);",
-        ]
-        if self._uses_debug_registers():
-            lines.append("write_dr7(0x400);")
-        if self.config.ring == 3 or "lgdt(&gdt_descr);" in self.setup.restore:
-            lines += ["write_ds(KERNEL_DS);", "write_es(KERNEL_DS);"]
-        lines += [
-            "",
-            "regs->rip = (ulong)leave_guest;",
-            "regs->cs = KERNEL_CS;",
-            "regs->rflags = X86_EFLAGS_FIXED;",
-            "regs->ss = KERNEL_DS;",
-            "regs->rsp = host_rsp;",
-        ]
-        body = "\n".join(_indent(line) for line in lines)
-        return f"static void guest_stopped(struct ex_regs *regs)\n{{\n{body}\n}}"
-
-    def _exit_width(self) -> str:
-        """The value of the OUT: as wide as it was in the run; 32 bits where none was seen."""
-        from kvmscope.vmm.boot.layout import DEBUG_EXIT_PORT
-        from kvmscope.vmm.events import PortEvent
-
-        sizes = {
-            e.size for e in self.observed.events if isinstance(e, PortEvent) and e.write and e.port == DEBUG_EXIT_PORT
-        }
-        return {1: "(u8)regs->rax", 2: "(u16)regs->rax"}.get(max(sizes, default=4), "(u32)regs->rax")
-
-    def _captures(self) -> list[str]:
-        reads = {"efer": "rdmsr(MSR_EFER)", "fs.base": "rdmsr(MSR_FS_BASE)", "gs.base": "rdmsr(MSR_GS_BASE)"}
-        lines = []
-        for name in sorted(self.needs.control):
-            if name in ("dr0", "dr1", "dr2", "dr3"):
-                lines.append(f'asm volatile("mov %%{name}, %0" : "=r"(final.{name}));')
-            else:
-                lines.append(f"final.{name.replace('.', '_')} = {reads.get(name, f'read_{name}()')};")
-        lines += [f"msr_{index:x} = rdmsr({msr_constant(index)});" for index in sorted(self.needs.msrs)]
-        return lines
-
-    def _uses_debug_registers(self) -> bool:
-        text = "\n".join(self.program.lines)
-        return bool(re.search(r"\bdr7\b|\bdb7\b", text)) or any(n.startswith("dr") for n in self.config.registers)
-
-    def _take_pages(self) -> str:
-        if not self.setup.takes_memory:
-            return ""
-        return """/* Take physical memory away from the page allocator. */
-static void take_pages(phys_addr_t addr, int count)
-{
-	int i;
-
-	if (reserve_pages(addr, count))
-		report_abort("physical memory at %#lx is in use", (ulong)addr);
-	/* A reserved page may still be in its free list; removing it twice does no harm. */
-	for (i = 0; i < count; i++)
-		list_remove(phys_to_virt(addr + i * PAGE_SIZE));
-}"""
-
-    def _map_page(self) -> str:
-        if not self.setup.pages:
-            return ""
-        return """/* Map one 4 KiB page; a user page needs U/S on the way to it as well. */
-static void map_page(ulong virt, u64 phys, u64 flags)
-{
-	pgd_t *cr3 = current_page_table();
-	int level;
-
-	if (virt < 4ul << 30)
-		force_4k_page((void *)virt);
-	install_pte(cr3, 1, (void *)virt, phys | flags, NULL);
-	for (level = PAGE_LEVEL; level > 1 && (flags & PT_USER_MASK); level--)
-		*get_pte_level(cr3, (void *)virt, level) |= PT_USER_MASK;
-	flush_tlb();
-}"""
-
     def _setup_function(self) -> str:
         vectors = sorted(KUT_VECTORS - {handler.vector for handler in self.config.handlers})
         listed = ", ".join(vector_constant(v) for v in vectors)
-        wrapped = _wrap(f"static const u8 caught[] = {{ {listed} }};")
-        body: list[str] = [wrapped]
+        listing = wrapped(f"static const u8 caught[] = {{ {listed} }};")
+        body: list[str] = [listing]
         variables = ["pteval_t no_user = 0;", "int i;"]
         if "page <" in "\n".join(self.setup.lines):
             variables.append("ulong page;")
@@ -459,7 +317,7 @@ static void map_page(ulong virt, u64 phys, u64 flags)
         for vector in (3, 4):
             if vector not in {h.vector for h in self.config.handlers} | {self.exit_vector, self.hlt_vector}:
                 body.append(f"set_idt_dpl({vector_constant(vector)}, 3);")
-        return "static void setup_guest(void)\n{\n" + "\n".join(_indent(line) for line in body) + "\n}"
+        return "static void setup_guest(void)\n{\n" + "\n".join(indent(line) for line in body) + "\n}"
 
     def _registers(self) -> list[str]:
         cpu = self.observed.initial
@@ -507,9 +365,9 @@ static void map_page(ulong virt, u64 phys, u64 flags)
             "host_efer = rdmsr(MSR_EFER);",
             "host_gs_base = rdmsr(MSR_GS_BASE);",
             *self.setup.before,
-            f"wrmsr(MSR_EFER, {_bits('EFER', cpu.efer)});",
-            f"write_cr4({_bits('CR4', cpu.cr4)});",
-            f"write_cr0({_bits('CR0', cpu.cr0)});",
+            f"wrmsr(MSR_EFER, {bit_names('EFER', cpu.efer)});",
+            f"write_cr4({bit_names('CR4', cpu.cr4)});",
+            f"write_cr0({bit_names('CR0', cpu.cr0)});",
         ]
         if cpu.cr2:
             lines.append(f"write_cr2({cpu.cr2:#x}ul);")
@@ -524,7 +382,7 @@ static void map_page(ulong virt, u64 phys, u64 flags)
             lines.append(f"write_dr7({cpu.dr[7]:#x}ul);")
         for name in ("ds", "es", "fs"):
             selector = cpu.segments[Seg[name.upper()]].selector
-            if selector != SELECTOR_DATA:
+            if selector != SELECTORS.data:
                 lines.append(f"write_{name}({selector:#x});")
         lines.append(f"wrmsr(MSR_GS_BASE, {cpu.segments[Seg.GS].base:#x});")
         lines += ["enter_guest();", ""]
@@ -537,7 +395,7 @@ static void map_page(ulong virt, u64 phys, u64 flags)
         lines += self._reports()
         # EFER.NXE gives the page tables their meaning as long as reports read memory.
         lines += ["", "wrmsr(MSR_EFER, host_efer);", "return report_summary();"]
-        return "int main(int ac, char **av)\n{\n" + "\n".join(_indent(line) for line in lines) + "\n}"
+        return "int main(int ac, char **av)\n{\n" + "\n".join(indent(line) for line in lines) + "\n}"
 
     def _reports(self) -> list[str]:
         conditions = self.conditions or [
@@ -550,7 +408,7 @@ static void map_page(ulong virt, u64 phys, u64 flags)
             lines.append(f"/* Known to fail: {self.reproducer.xfail or self.reproducer.kfail} */")
         for condition in conditions:
             message = condition.text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-            c = condition.c[1:-1] if _wrapped(condition.c) else condition.c
+            c = condition.c[1:-1] if is_wrapped(condition.c) else condition.c
             start = (
                 f"report_xfail(true, {c},"
                 if self.reproducer.xfail
@@ -561,70 +419,3 @@ static void map_page(ulong virt, u64 phys, u64 flags)
             single = f'{start} "{message}");'
             lines.append(single if len(single) <= 104 else f'{start}\n       "{message}");')
         return lines
-
-
-SELECTOR_DATA: Final = 0x10
-
-_BITS: Final[Mapping[str, tuple[tuple[int, str], ...]]] = {
-    "CR0": ((31, "X86_CR0_PG"), (18, "X86_CR0_AM"), (16, "X86_CR0_WP"), (5, "X86_CR0_NE"), (4, "X86_CR0_ET"),
-            (3, "X86_CR0_TS"), (2, "X86_CR0_EM"), (1, "X86_CR0_MP"), (0, "X86_CR0_PE")),
-    "CR4": ((5, "X86_CR4_PAE"), (9, "X86_CR4_OSFXSR"), (10, "X86_CR4_OSXMMEXCPT"), (7, "X86_CR4_PGE"),
-            (11, "X86_CR4_UMIP"), (16, "X86_CR4_FSGSBASE"), (17, "X86_CR4_PCIDE"), (18, "X86_CR4_OSXSAVE"),
-            (20, "X86_CR4_SMEP"), (21, "X86_CR4_SMAP"), (22, "X86_CR4_PKE"), (2, "X86_CR4_TSD"), (3, "X86_CR4_DE"),
-            (4, "X86_CR4_PSE"), (6, "X86_CR4_MCE"), (8, "X86_CR4_PCE")),
-    "EFER": ((0, "EFER_SCE"), (8, "EFER_LME"), (10, "EFER_LMA"), (11, "EFER_NX"), (12, "EFER_SVME")),
-}  # fmt: skip
-
-
-def _bits(register: str, value: int) -> str:
-    """``X86_CR0_PG | X86_CR0_WP``; bits without a name as a number."""
-    names = []
-    for bit, name in _BITS[register]:
-        if value >> bit & 1:
-            names.append(name)
-            value &= ~(1 << bit)
-    if value:
-        names.append(f"{value:#x}ul")
-    return " | ".join(names) or "0"
-
-
-def _chain(blocks: list[tuple[str, list[str]]]) -> str:
-    """``if`` .. ``else if`` .. ``else``, with braces where one branch has more than one statement."""
-    braces = any(len(body) > 1 for _, body in blocks)
-    text = ""
-    for head, body in blocks:
-        lead = "" if not text else " else" if braces else "\nelse"
-        text += " ".join(part for part in (lead, head, "{" if braces else "") if part) + "\n"
-        text += "\n".join(f"\t{line}" for line in body) + ("\n}" if braces else "")
-    return text
-
-
-def _coded_mask() -> str:
-    mask = sum(1 << vector for vector in KUT_VECTORS if has_error_code(vector))
-    return f"{mask:#x}"
-
-
-def _indent(text: str) -> str:
-    return "\n".join(f"\t{line}" if line else "" for line in text.split("\n"))
-
-
-def _wrapped(text: str) -> bool:
-    """True when one pair of parentheses encloses all of ``text``."""
-    if not text.startswith("(") or not text.endswith(")"):
-        return False
-    depth = 0
-    for number, char in enumerate(text):
-        depth += (char == "(") - (char == ")")
-        if depth == 0:
-            return number == len(text) - 1
-    return False
-
-
-def _wrap(text: str, width: int = 100) -> str:
-    """Break a long initializer behind commas."""
-    words, lines = text.split(" "), [""]
-    for word in words:
-        if len(lines[-1]) + len(word) + 1 > width:
-            lines.append("\t")
-        lines[-1] += word if not lines[-1].strip() else f" {word}"
-    return "\n".join(lines)
