@@ -33,7 +33,11 @@ from tests.ui.render.fake import Words, events, legacy_state, long_state, steppe
 
 def every_row(guest, width, height=24):
     """The rows of all panels for one guest."""
-    view = guest.view()
+    return every_row_of(guest.view(), width, height)
+
+
+def every_row_of(view, width, height=24):
+    """The rows of all panels for one view."""
     index = EventIndex()
     index.update(view.snapshot)
     target = memory.memory_target(view)
