@@ -69,7 +69,7 @@ enum { X86_CR0_PE = 1, X86_CR0_MP = 2, X86_CR0_ET = 16, X86_CR0_NE = 32, X86_CR0
 #define X86_EFLAGS_FIXED BIT(1)
 u64 rdmsr(u32 index); void wrmsr(u32 index, u64 value); bool is_intel(void);
 ulong read_cr0(void), read_cr2(void), read_cr3(void), read_cr4(void), read_cr8(void), read_dr6(void), read_dr7(void);
-void write_cr0(ulong v), write_cr3(ulong v), write_cr4(ulong v), write_dr6(ulong v), write_dr7(ulong v);
+void write_cr0(ulong v), write_cr2(ulong v), write_cr3(ulong v), write_cr4(ulong v), write_dr6(ulong v), write_dr7(ulong v);
 u16 read_ds(void), read_es(void), read_fs(void), read_gs(void);
 void write_ds(unsigned v), write_es(unsigned v), write_fs(unsigned v);
 void lgdt(const struct descriptor_table_ptr *ptr); void flush_tlb(void);

@@ -193,9 +193,11 @@ on_82:  mov     r8, ss
 FLAGS = """\
 ; /// kvmscope
 ; expect = ["df == 1", "cf == 1", "zf == 0", "bl == 0x34", "bh == 0x12", "bx == 0x1234", "ebx == 0x88881234", "r10d == 7", "r10b == 7",
-;   "rsp == 0x7fff8", "iopl == 3", "stop == 'hlt'", "cr4.pae == 1", "efer & 0x500 == 0x500", "dr7 == 0x400", "u64(rsp) == here"]
+;   "rsp == 0x7fff8", "iopl == 3", "stop == 'hlt'", "cr4.pae == 1", "efer & 0x500 == 0x500", "dr7 == 0x400", "cr2 == 0x1234", "fs.base == 0x5678", "u64(rsp) == here"]
 ; [registers]
 ; rflags = 0x3402
+; cr2 = 0x1234
+; fs.base = 0x5678
 ; rbx = 0x99999999_88881234
 ; r10 = 7
 ; ///
@@ -304,6 +306,9 @@ REFUSED = {
     "lgdt": (header("", "sgdt [rsp - 16]\nlgdt [rsp - 16]\nhlt\n"), ":", "GDT"),
     "no end": (header("max_instructions = 100", "x: jmp x\n"), ":", "does not end"),
     "absolute": (header("", "mov eax, 0x400000\nhlt\n"), ":3: ", "an address in the program"),
+    "scratch in the image": (header("", "mov [0x500000], eax\nhlt\n"), ":3: ", "test image"),
+    "register": (header("[registers]\nmxcsr = 0x1f80"), ":3: ", "does not set"),
+    "cr3": (header("[registers]\ncr3 = 0x90000"), ":3: ", "does not set"),
     "unknown out": (header("", "jmp x\nout dx, al\nx: hlt\n"), ":4: ", "DX"),
     "section": (header("", "hlt\n.section .data\nx: .byte 1\n"), ":", ""),
     "does not assemble": (header("", "mvo eax, 1\n"), ":3:", ""),
@@ -325,6 +330,16 @@ def test_what_a_test_cannot_say_is_refused_with_its_place(name):
         export(parse(text, "bad.asm"), "kvm-unit-tests")
     assert "bad.asm" + where in caught.value.detail, caught.value
     assert why in str(caught.value)
+
+
+def test_a_number_that_may_be_an_address_is_noted():
+    result = export(parse("mov ecx, 0x500000\nhlt\n", "x.asm"), "kvm-unit-tests")
+    assert any("0x500000" in note for note in result.notes)
+
+
+def test_a_run_that_fails_here_is_noted():
+    result = export(parse(header('expect = ["rax == 1"]'), "x.asm"), "kvm-unit-tests")
+    assert any("FAIL" in note for note in result.notes)
 
 
 MAKEFILE = """\
@@ -365,9 +380,20 @@ def test_compiles_without_a_warning(tmp_path, name):
     for header_name, text in HEADERS.items():
         (tmp_path / header_name).write_text(text)
     (tmp_path / "test.c").write_text(source(name))
-    flags = (
-        ["-std=gnu99", "-O1", "-ffreestanding", "-mno-red-zone", "-mno-sse", "-fno-pic", "-Wall", "-Werror", "-Wno-main", "-I.", "-c", "test.c"]
-    )
+    flags = [
+        "-std=gnu99",
+        "-O1",
+        "-ffreestanding",
+        "-mno-red-zone",
+        "-mno-sse",
+        "-fno-pic",
+        "-Wall",
+        "-Werror",
+        "-Wno-main",
+        "-I.",
+        "-c",
+        "test.c",
+    ]
     made = subprocess.run(["gcc", *flags], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
 

@@ -21,10 +21,10 @@ class KvmUnitTests:
 
     def export(self, reproducer: Reproducer, name: str) -> Export:
         """The test.  Raises ExportError for what it cannot say."""
-        text = test_source(reproducer, observe(reproducer))
+        text, notes = test_source(reproducer, observe(reproducer))
         accel = "kvm" if "kvm" in reproducer.requires else ""
         edits = (makefile_edit(name), cfg_edit(name, accel=accel))
-        return Export((ExportedFile(f"x86/{name}.c", text),), edits, _notes(reproducer))
+        return Export((ExportedFile(f"x86/{name}.c", text),), edits, (*notes, *_notes(reproducer)))
 
     def is_tree(self, tree: Path) -> str:
         """Why ``tree`` is no kvm-unit-tests tree; empty when it is one."""

@@ -17,7 +17,16 @@ from kvmscope.x86.msrs import msr_index
 from kvmscope.x86.registers import BIT_TABLES, KNOWN_NAMES
 from kvmscope.x86.state import GPR_NAMES
 
-__all__ = ["KUT_MSRS", "KUT_VECTORS", "Condition", "Needs", "condition_of", "msr_constant", "vector_constant"]
+__all__ = [
+    "KUT_MSRS",
+    "KUT_VECTORS",
+    "Condition",
+    "Needs",
+    "condition_of",
+    "msr_constant",
+    "register_part",
+    "vector_constant",
+]
 
 KUT_VECTORS: Final = frozenset({0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17, 18, 19, 21})
 """Vectors for which kvm-unit-tests have an entry (lib/x86/desc.c)."""
@@ -139,7 +148,7 @@ def condition_of(
     return Condition(text, expectation.text, expectation.line)
 
 
-def _part(name: str) -> tuple[str, str] | None:
+def register_part(name: str) -> tuple[str, str] | None:
     """(field of the saved frame, expression around it with ``{}``) of a register or its part."""
     if name in ("cs", "ss", "rip", "rflags", *GPR_NAMES):
         return name, "{}"
@@ -254,7 +263,7 @@ class _Writer:
         return found
 
     def _register(self, name: str) -> str | None:
-        part = _part(name)
+        part = register_part(name)
         if part is not None:
             return part[1].format(f"guest.{part[0]}")
         if name in _CONTROL or name in _SELECTORS:

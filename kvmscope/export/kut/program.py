@@ -20,7 +20,7 @@ from kvmscope.reproducer import Reproducer
 from kvmscope.vmm.boot.layout import DEBUG_EXIT_PORT
 from kvmscope.vmm.events import ExceptionEvent, PortEvent
 
-__all__ = ["Program", "label_pattern", "program_of", "rename"]
+__all__ = ["TEST_IMAGE", "Program", "label_pattern", "program_of", "rename"]
 
 _OUT: Final = re.compile(r"out[bwl]?$")
 _NUMBER: Final = re.compile(
@@ -46,6 +46,8 @@ _SECTION: Final = frozenset(
 )
 _MODE: Final = frozenset({".code16", ".code32", ".code16gcc"})
 _WIDTH: Final = 112
+TEST_IMAGE: Final = (0x400000, 0x600000)
+"""Where a kvm-unit-tests image lies, with room for its .bss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class Program:
     """Some HLT was turned into a software interrupt."""
     has_exit: bool
     mnemonics: frozenset[str]
+    notes: tuple[str, ...] = ()
+    """What the user should check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,7 @@ class _Writer:
         }
         self.faulting_lines = {image.line_at(e.before.pc) for e in observed.events if isinstance(e, ExceptionEvent)}
         self.replaced: set[int] = set()
+        self.notes: list[str] = []
 
     def run(self) -> Program:
         lines: list[str] = []
@@ -136,7 +141,9 @@ class _Writer:
             number = min(line for line in missed if line is not None)
             why = "the debug exit is written in a macro or a repeated block, where it cannot be replaced"
             raise refuse(self.reproducer, number, "The guest's exit cannot be exported", why, "write the OUT out")
-        return Program(tuple(lines), tuple(self.labels), self.has_hlt, self.has_exit, frozenset(self.mnemonics))
+        return Program(
+            tuple(lines), tuple(self.labels), self.has_hlt, self.has_exit, frozenset(self.mnemonics), tuple(self.notes)
+        )
 
     def _line(self, line: Line) -> list[str]:
         comment = _comment(line)
@@ -225,6 +232,19 @@ class _Writer:
             if value is not None and self.base <= value < self.end and value >= 0x1000:
                 why = f"{match.group(1)} is an address in the program, which is linked elsewhere in a test"
                 raise refuse(self.reproducer, number, "An absolute address cannot be exported", why, "write a label")
+            if value is None or not TEST_IMAGE[0] < value < TEST_IMAGE[1]:
+                continue
+            if self._in_memory_operand(arguments, match.start()):
+                why = f"{match.group(1)} is where the test image lies: the program would overwrite its own test"
+                raise refuse(self.reproducer, number, "An address cannot be exported", why, "use one below 4 MiB")
+            self.notes.append(
+                f"line {number}: {match.group(1)} must not be used as an address: the test image lies there"
+            )
+
+    def _in_memory_operand(self, arguments: str, position: int) -> bool:
+        if self.reproducer.syntax is Syntax.ATT:
+            return arguments[position - 1 : position] != "$" and not arguments.startswith("$", position)
+        return any(m.start() <= position < m.end() for m in re.finditer(r"\[[^\]]*\]", arguments))
 
     def _directive(self, number: int, name: str, arguments: str, text: str) -> str:
         if name in _SECTION:

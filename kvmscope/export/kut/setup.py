@@ -10,19 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from kvmscope.export.kut.conditions import msr_constant, vector_constant
+from kvmscope.export.kut.conditions import msr_constant, register_part, vector_constant
 from kvmscope.export.kut.observe import Observed, vendor_decides
-from kvmscope.export.kut.program import Program
+from kvmscope.export.kut.program import TEST_IMAGE, Program
 from kvmscope.export.model import refuse
 from kvmscope.reproducer import Reproducer
 from kvmscope.vmm.boot.layout import IST_TOPS, RSP0_STACK_TOP, SELECTORS
 from kvmscope.vmm.config import DescriptorInit, HandlerInit, MemoryInit, Mode, PageInit, Paging
+from kvmscope.x86.bitfields import BIT_TABLES
 from kvmscope.x86.encode import encode
 
 __all__ = ["Setup", "check_machine", "setup_of"]
 
-_IMAGE: Final = (0x400000, 0x600000)
-"""Where the test image lies, with room for its .bss."""
 _PTE_BITS: Final[Mapping[str, str]] = {
     "P": "PT_PRESENT_MASK", "RW": "PT_WRITABLE_MASK", "US": "PT_USER_MASK", "PWT": "BIT_ULL(3)", "PCD": "BIT_ULL(4)",
     "A": "PT_ACCESSED_MASK", "D": "PT_DIRTY_MASK", "PAT": "BIT_ULL(7)", "G": "PT_GLOBAL_MASK", "NX": "PT64_NX_MASK",
@@ -69,8 +68,30 @@ def check_machine(reproducer: Reproducer) -> None:
         raise refuse(reproducer, reproducer.lines.get("paging"), "The paging mode cannot be exported", why)
     if config.smp != 1:
         raise refuse(reproducer, reproducer.lines.get("smp"), "smp cannot be exported", "the guest runs on one CPU")
+    if config.args:
+        raise refuse(
+            reproducer, reproducer.lines.get("args"), "args cannot be exported", "the program gets no arguments"
+        )
+    _check_registers(reproducer)
     if config.entry is not None and not isinstance(config.entry, str):
         raise refuse(reproducer, reproducer.lines.get("entry"), "entry cannot be exported", "the entry must be a label")
+
+
+_REGISTERS: Final = frozenset(
+    ["rip", "rflags", "cr0", "cr2", "cr4", "cr8", "efer", "dr0", "dr1", "dr2", "dr3", "dr6", "dr7", "cs", "ss", "ds", "es", "fs", "fs.base", "gs.base"]
+)
+"""Names of ``[registers]``, beside general registers and flags, that a test sets."""
+_FLAGS: Final = frozenset(bit.name.lower() for bit in BIT_TABLES["rflags"])
+
+
+def _check_registers(reproducer: Reproducer) -> None:
+    for name in reproducer.config.registers:
+        stem = name.split(".")[0]
+        general = register_part(name) is not None
+        bit = name in _FLAGS or ("." in name and stem in ("cr0", "cr4", "efer", "dr6", "dr7", "rflags"))
+        if not (general or bit or name in _REGISTERS):
+            line = reproducer.lines.get(f"registers.{name}")
+            raise refuse(reproducer, line, f"{name} cannot be exported", "a test does not set this register")
 
 
 def setup_of(
@@ -123,8 +144,8 @@ class _Builder:
     # memory
 
     def _outside_image(self, address: int, size: int, line: int, what: str) -> None:
-        if address < _IMAGE[1] and address + size > _IMAGE[0]:
-            why = f"{what} {address:#x} lies where the test image is ({_IMAGE[0]:#x}-{_IMAGE[1]:#x})"
+        if address < TEST_IMAGE[1] and address + size > TEST_IMAGE[0]:
+            why = f"{what} {address:#x} lies where the test image is ({TEST_IMAGE[0]:#x}-{TEST_IMAGE[1]:#x})"
             raise refuse(self.reproducer, line, f"{what} cannot be exported", why, "use an address below 4 MiB")
 
     def _reserve(self) -> None:
@@ -136,7 +157,7 @@ class _Builder:
             if isinstance(content.address, int):
                 size = len(content.data) + sum(width for width, _ in content.words)
                 numbers.update(range(content.address >> 12, (content.address + max(size, 1) - 1 >> 12) + 1))
-        left = sorted(number for number in numbers if number << 12 >= _IMAGE[1])
+        left = sorted(number for number in numbers if number << 12 >= TEST_IMAGE[1])
         while left:
             count = 1
             while count < len(left) and left[count] == left[0] + count:
@@ -174,7 +195,7 @@ class _Builder:
             "for (page = (ulong)guest_start; page < (ulong)guest_end; page += PAGE_SIZE)\n"
             f"\tmap_page(page, page, {flags});"
         )
-        if stack and not _IMAGE[0] <= stack <= _IMAGE[1]:
+        if stack and not TEST_IMAGE[0] <= stack <= TEST_IMAGE[1]:
             top = _hex(stack)
             self.out.lines.append(f"map_page({top} - PAGE_SIZE, {top} - PAGE_SIZE, {flags});")
 

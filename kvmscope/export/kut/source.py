@@ -35,8 +35,8 @@ _NO_CODE: Final = re.compile(r'"(?:\\.|[^"\\])*"|/\*.*?\*/', re.DOTALL)
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_]\w*")
 
 
-def test_source(reproducer: Reproducer, observed: Observed) -> str:
-    """The C text.  Raises ExportError naming what cannot be said in a test."""
+def test_source(reproducer: Reproducer, observed: Observed) -> tuple[str, tuple[str, ...]]:
+    """The C text, and notes for the user.  Raises ExportError naming what cannot be said in a test."""
     check_machine(reproducer)
     _check_end(reproducer, observed)
     # Labels that the C code or the library uses as names get a prefix: found by looking at a draft without them.
@@ -45,7 +45,8 @@ def test_source(reproducer: Reproducer, observed: Observed) -> str:
     draft = _Composer(reproducer, observed, hidden).text()
     used = _C_WORDS | set(_IDENTIFIER.findall(_NO_CODE.sub("", draft)))
     renamed = {label: f"guest_{label.strip('.$')}" for label in labels if label in used or not label.isidentifier()}
-    return _Composer(reproducer, observed, renamed).text()
+    composer = _Composer(reproducer, observed, renamed)
+    return composer.text(), composer.program.notes
 
 
 _HIDDEN: Final = "_of_the_program"
@@ -384,6 +385,8 @@ class _Composer:
             selector = cpu.segments[Seg[name.upper()]].selector
             if selector != SELECTORS.data:
                 lines.append(f"write_{name}({selector:#x});")
+        if cpu.segments[Seg.FS].base:
+            lines.append(f"wrmsr(MSR_FS_BASE, {cpu.segments[Seg.FS].base:#x}ul);")
         lines.append(f"wrmsr(MSR_GS_BASE, {cpu.segments[Seg.GS].base:#x});")
         lines += ["enter_guest();", ""]
         if self.observed.stop.reason is not StopReason.EXCEPTION:
