@@ -34,6 +34,23 @@ class LineCancelled(Message):
 class CommandLine(Input):
     """Hidden until asked; the prompt is the border's title."""
 
+    DEFAULT_CSS: ClassVar[str] = """
+    CommandLine {
+        height: 1;
+        border: none;
+        padding: 0 1;
+        background: $raised;
+        color: $foreground;
+
+        &.-in-place {
+            position: absolute;
+            layer: above;
+            padding: 0;
+            background: $accent;
+            color: $background;
+        }
+    }
+    """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "Cancel", show=False, priority=True, id="line.cancel", tooltip="Close the line"),
         Binding("up", "history(-1)", "Older", show=False, id="line.older", tooltip="The line before"),

@@ -1,6 +1,6 @@
 """Which panels have a place of their own at which size; the others share the dock, one at a time.
 
-Sizes of rows and columns are in ``style.tcss``, under the classes that the breakpoints set.
+Sizes are set from here and not by style rules under the breakpoints' classes: parsing those would cost the first paint.
 """
 
 from __future__ import annotations
@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["HORIZONTAL", "PANELS", "SLOTS", "TITLES", "TREE", "VERTICAL", "docked", "layout_name"]
+__all__ = [
+    "GRIDS",
+    "HORIZONTAL",
+    "PANELS",
+    "SLOTS",
+    "TREE",
+    "VERTICAL",
+    "WHOLE_ROW",
+    "docked",
+    "layout_classes",
+    "layout_name",
+]
 
 PANELS: Final = (
     "editor",
@@ -25,19 +36,6 @@ PANELS: Final = (
 )
 """In the order of the digit keys; the console, the last one, is reached through its command line."""
 
-TITLES: Final[Mapping[str, str]] = {
-    "registers": "Registers",
-    "disassembly": "Disassembly",
-    "memory": "Memory",
-    "paging": "Paging",
-    "timeline": "Timeline",
-    "serial": "Serial",
-    "explanation": "Explanation",
-    "descriptors": "Descriptors",
-    "devices": "Devices",
-    "console": "Console",
-}
-"""Titles by name, for the first paint: the panels themselves are loaded after it."""
 TREE: Final = (
     "registers", "explanation", "disassembly", "paging", "memory", "timeline",
     "serial", "descriptors", "devices", "console",
@@ -46,6 +44,26 @@ TREE: Final = (
 
 HORIZONTAL: Final = [(0, "-narrow"), (110, "-medium"), (150, "-wide")]
 VERTICAL: Final = [(0, "-short"), (34, "-tall"), (54, "-high")]
+
+GRIDS: Final[Mapping[str, tuple[str, str]]] = {
+    "narrow-short": ("36 1fr", "1fr"),
+    "narrow-tall": ("36 1fr", "1fr 1fr"),
+    "narrow-high": ("36 1fr", "1fr 1fr 7"),
+    "medium-short": ("1fr 62", "1fr"),
+    "medium-tall": ("1fr 62", "1fr 11"),
+    "medium-high": ("1fr 62", "1fr 15 7"),
+    "wide-short": ("1fr 62", "1fr"),
+    "wide-tall": ("1fr 62 1fr", "1fr 15"),
+    "wide-high": ("1fr 62 1fr", "1fr 18 6"),
+}
+"""Layout -> widths of the columns, heights of the rows, as CSS writes them.  The dock comes below."""
+WHOLE_ROW: Final[Mapping[str, tuple[str, ...]]] = {
+    "narrow-tall": ("disassembly",),
+    "narrow-high": ("disassembly", "timeline"),
+    "medium-high": ("timeline",),
+    "wide-high": ("timeline",),
+}
+"""Panels whose place spans all columns."""
 
 SLOTS: Final[Mapping[str, tuple[str, ...]]] = {
     "narrow-short": ("editor", "registers"),
@@ -61,10 +79,16 @@ SLOTS: Final[Mapping[str, tuple[str, ...]]] = {
 """Layout -> panels with a place of their own."""
 
 
-def layout_name(width: int, height: int) -> str:
-    """The layout for a terminal of this size."""
+def layout_classes(width: int, height: int) -> tuple[str, str]:
+    """The classes that the breakpoints set for a terminal of this size."""
     across = [name for least, name in HORIZONTAL if width >= least][-1]
     down = [name for least, name in VERTICAL if height >= least][-1]
+    return across, down
+
+
+def layout_name(width: int, height: int) -> str:
+    """The layout for a terminal of this size."""
+    across, down = layout_classes(width, height)
     return f"{across[1:]}{down}"
 
 

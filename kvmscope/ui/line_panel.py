@@ -214,8 +214,9 @@ class LinePanel(ScrollView, can_focus=True):
         rows = self._rows if self._marked is None else [self._rows[self._marked.row]]
         return "\n".join(line.rstrip() for line in plain(rows))
 
-    def set_tabs(self, tabs: tuple[PanelTab, ...]) -> None:
-        """Show these tabs in place of the title: the panel shares its place."""
+    def set_tabs(self, shown: Sequence[tuple[str, str, bool]]) -> None:
+        """Show these tabs (kind, text, whether it is the one shown) in place of the title: the panel shares its place."""
+        tabs = tuple(PanelTab(*tab) for tab in shown)
         if tabs != self._tabs:
             self._tabs = tabs
             self.redraw()

@@ -6,21 +6,19 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from kvmscope.errors import UsageError
 from kvmscope.ui import clipboard
 from kvmscope.ui.files import free_name, write_atomically
 from kvmscope.ui.layouts import PANELS, docked
-from kvmscope.ui.line_panel import Key, Kind, PanelActivated
 from kvmscope.ui.run_actions import RunActions
 
 if TYPE_CHECKING:
+    from kvmscope.ui.line_panel import Key, PanelActivated
     from kvmscope.ui.view import Space
 
 __all__ = ["LookActions"]
-
-_WORD: Final = re.compile(r"[A-Za-z_.$][\w.$]*")
 
 
 class LookActions(RunActions):
@@ -41,7 +39,7 @@ class LookActions(RunActions):
         self._focus_by(-1)
 
     def _focus_by(self, step: int) -> None:
-        shown = [name for name in PANELS if self.widget_of(name).display]
+        shown = [name for name in PANELS if name in ("editor", *self.panels) and self.widget_of(name).display]
         at = next((i for i, name in enumerate(shown) if self.widget_of(name).has_focus), 0)
         self.widget_of(shown[(at + step) % len(shown)]).focus()
 
@@ -52,7 +50,7 @@ class LookActions(RunActions):
 
     def action_zoom(self) -> None:
         """The focused panel alone, or everything again."""
-        name = next((name for name in PANELS if self.widget_of(name).has_focus), "editor")
+        name = self.focused_panel.KIND if self.focused_panel else "editor"
         self.zoomed = "" if self.zoomed else name
         self.place_panels()
         self.widget_of(name).focus()
@@ -169,21 +167,21 @@ class LookActions(RunActions):
     # Values.
 
     def open_key(self, key: Key, message: PanelActivated) -> None:
-        if key.kind is Kind.CODE:
+        if key.kind == "code":
             self.show_address(int(key.value))
-        elif key.kind is Kind.MEMORY:
+        elif key.kind == "memory":
             self.show_memory(int(key.value))
-        elif key.kind is Kind.PHYSICAL:
+        elif key.kind == "physical":
             from kvmscope.ui.view import Space
 
             self.show_memory(int(key.value), Space.PHYSICAL)
-        elif key.kind is Kind.WALK:
+        elif key.kind == "walk":
             self.show_walk(int(key.value))
-        elif key.kind is Kind.LINE:
+        elif key.kind == "line":
             self.show_line(int(key.value))
-        elif key.kind is Kind.REGISTER:
+        elif key.kind == "register":
             self._edit_in_place(f"set ${key.value}", key, message)
-        elif key.kind is Kind.BYTE:
+        elif key.kind == "byte":
             self._edit_in_place(f"byte {key.value:x}" if isinstance(key.value, int) else "", key, message)
         else:
             super().open_key(key, message)
@@ -249,11 +247,11 @@ class LookActions(RunActions):
         key = panel.current_key if panel is not None else None
         found: tuple[str, int] | None = None
         if key is not None:
-            if key.kind is Kind.REGISTER and self.view is not None:
+            if key.kind == "register" and self.view is not None:
                 found = self._register(str(key.value))
             elif key.address is not None:
                 found = "", key.address
-            elif key.kind is not Kind.LINE and isinstance(key.value, int):
+            elif key.kind != "line" and isinstance(key.value, int):
                 found = "", key.value
         elif panel is None:
             found = self._word_here()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kvmscope.ui.console import ConsolePanel
 from kvmscope.ui.line_panel import LinePanel
 from kvmscope.ui.panels import (
     DescriptorsPanel,
@@ -30,4 +31,5 @@ def make_panels() -> list[LinePanel]:
         SerialPanel(),
         DescriptorsPanel(),
         DevicesPanel(),
+        ConsolePanel(),
     ]

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from kvmscope.errors import UsageError
-from kvmscope.ui.command_line import LineCancelled, LineEntered
-from kvmscope.ui.line_panel import Key, Kind, PanelActivated
 
 if TYPE_CHECKING:
     from kvmscope.debug.debugger import Debugger
+    from kvmscope.ui.command_line import LineCancelled, LineEntered
     from kvmscope.ui.controller import CommandDone, Work
+    from kvmscope.ui.line_panel import Key, PanelActivated
     from kvmscope.ui.workbench import Workbench
     from kvmscope.vmm.engine import Stop
 else:
@@ -118,7 +118,7 @@ class RunActions(Workbench):
         """At the cursor: a line of the source, or an address in a panel."""
         self.hush()
         key = self.focused_panel.current_key if self.focused_panel else None
-        if key is None or key.kind not in (Kind.CODE, Kind.BREAKPOINT):
+        if key is None or key.kind not in ("code", "breakpoint"):
             self.toggle_line(self.editor.line)
         else:
             self.controller.toggle_address(int(key.value))
@@ -126,7 +126,7 @@ class RunActions(Workbench):
     def _address_here(self) -> int | None:
         """Address of the instruction under the cursor, in a panel or in the source."""
         key = self.focused_panel.current_key if self.focused_panel else None
-        if key is not None and key.kind in (Kind.CODE, Kind.BREAKPOINT):
+        if key is not None and key.kind in ("code", "breakpoint"):
             return int(key.value)
         image = self.controller.image
         address = image.address_of_line(self.editor.line) if image and not self.stale else None
@@ -143,7 +143,7 @@ class RunActions(Workbench):
     def action_watch(self) -> None:
         """Ask for an expression to show at every stop."""
         key = self.focused_panel.current_key if self.focused_panel else None
-        name = f"${key.value}" if key is not None and key.kind is Kind.REGISTER else ""
+        name = f"${key.value}" if key is not None and key.kind == "register" else ""
         self.ask_line("command", f"display/x {name}")
 
     def ask_line(self, purpose: str, text: str = "") -> None:
@@ -215,9 +215,9 @@ class RunActions(Workbench):
 
     def open_key(self, key: Key, message: PanelActivated) -> None:
         """What activating a key does; the other actions know more kinds."""
-        if key.kind is Kind.TICK:
+        if key.kind == "tick":
             self.travel(int(key.value))
-        elif key.kind is Kind.BREAKPOINT:
+        elif key.kind == "breakpoint":
             self.controller.toggle_address(int(key.value))
 
 

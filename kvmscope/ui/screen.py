@@ -62,6 +62,6 @@ class MainScreen(FileActions, Workbench):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Escape is the line's while a line is open."""
-        if action == "leave_edit" and (self.line.has_focus or self.inplace.has_focus):
+        if action == "leave_edit" and self.focused is not None and self.focused.id in ("line", "inplace"):
             return False
         return super().check_action(action, parameters)

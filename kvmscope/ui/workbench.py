@@ -6,6 +6,7 @@ telling every panel; hidden ones only take note.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,18 +24,29 @@ from textual.widgets import TextArea
 from kvmscope.errors import KvmscopeError
 from kvmscope.ui import bar_texts
 from kvmscope.ui.bars import Bar, BarClicked, BarItem
-from kvmscope.ui.command_line import CommandLine
-from kvmscope.ui.console import ConsolePanel
 from kvmscope.ui.document import Document, line_mover
 from kvmscope.ui.editor import Editor, GutterClicked, Listing
 from kvmscope.ui.highlight import Lexer
 from kvmscope.ui.keymap import PANEL_KEYS, spelled
-from kvmscope.ui.layouts import HORIZONTAL, PANELS, SLOTS, TITLES, TREE, VERTICAL, docked, layout_name
-from kvmscope.ui.line_panel import LinePanel, PanelTab, Row, TabChosen
+from kvmscope.ui.layouts import (
+    GRIDS,
+    HORIZONTAL,
+    PANELS,
+    SLOTS,
+    TREE,
+    VERTICAL,
+    WHOLE_ROW,
+    docked,
+    layout_classes,
+    layout_name,
+)
 
 if TYPE_CHECKING:
     from kvmscope.asm.image import Image
+    from kvmscope.ui.command_line import CommandLine
+    from kvmscope.ui.console import ConsolePanel
     from kvmscope.ui.controller import Controller, MachineFailed, MachineProgress, MachineStopped
+    from kvmscope.ui.line_panel import LinePanel, TabChosen
     from kvmscope.ui.live import Assembled, LiveAssembler
     from kvmscope.ui.recovery import Recovery
     from kvmscope.ui.view import Focus, View
@@ -61,22 +73,9 @@ class LexerArrived(Message):
 
 @dataclass
 class PanelsArrived(Message):
-    """The panels were imported."""
+    """The panels were imported; ``make`` makes them, on the UI's thread."""
 
-    made: Callable[[], list[LinePanel]]
-
-
-class Placeholder(LinePanel):
-    """What stands in a panel's place until the panels are loaded."""
-
-    EMPTY = ""
-
-    def __init__(self, name: str, title: str) -> None:
-        super().__init__(id=name)
-        self.TITLE = title  # type: ignore[misc]  # An instance stands for any panel.
-
-    def rows(self, view: View, width: int, height: int) -> list[Row]:
-        return []
+    make: Callable[[], list[LinePanel]]
 
 
 class Workbench(Screen[None]):
@@ -114,13 +113,9 @@ class Workbench(Screen[None]):
         self._needle = ""
         """Text looked for last."""
         self.editor = Editor(document.text, id="editor")
-        self.console = ConsolePanel()
-        self.panels: dict[str, LinePanel] = {
-            name: self.console if name == "console" else Placeholder(name, TITLES[name]) for name in TREE
-        }
-        self.line = CommandLine(id="line")
-        self.inplace = CommandLine(id="inplace")
-        self.line.display = self.inplace.display = False
+        self.panels: dict[str, LinePanel] = {}
+        """By name; empty until they are loaded."""
+        self.bench = Container(id="bench")
         self.header, self.status, self.keys = Bar(id="header"), Bar(id="status"), Bar(id="keys")
 
     # Parts that nothing needs before the first paint are made when they are asked for.
@@ -139,10 +134,32 @@ class Workbench(Screen[None]):
 
         return LiveAssembler(lambda result: self.post_message(AssemblyArrived(result)))
 
+    @cached_property
+    def line(self) -> CommandLine:
+        """The line at the bottom, in the place of the status line."""
+        return self._hidden_line("line")
+
+    @cached_property
+    def inplace(self) -> CommandLine:
+        """The line over a value that is edited in place."""
+        line = self._hidden_line("inplace")
+        line.add_class("-in-place")
+        return line
+
+    @staticmethod
+    def _hidden_line(name: str) -> CommandLine:
+        from kvmscope.ui.command_line import CommandLine
+
+        line = CommandLine(id=name)
+        line.display = False
+        return line
+
     @property
     def recovery(self) -> Recovery:
         """The document's recovery file."""
         if self._recovery is None:
+            from kvmscope.ui.recovery import Recovery
+
             self._recovery = Recovery(self.document.path)
         return self._recovery
 
@@ -154,14 +171,14 @@ class Workbench(Screen[None]):
         return self.where or Focus()
 
     def compose(self) -> ComposeResult:
+        # The breakpoints would set these after a first layout without them.
+        self.add_class(*layout_classes(*self.app.size))
         yield self.header
-        with Container(id="bench"):
+        with self.bench:
+            # Panels come into the cells beside it once they are loaded.
             yield self.editor
-            yield from self.panels.values()
         yield self.status
-        yield self.line
         yield self.keys
-        yield self.inplace
 
     def on_mount(self) -> None:
         self._lines = self.editor.text.split("\n")
@@ -173,12 +190,12 @@ class Workbench(Screen[None]):
         self.refresh_bars()
         self.call_after_refresh(self.warm_up)
 
-    def warm_up(self) -> None:
+    async def warm_up(self) -> None:
         """After the first paint: everything that takes time to load."""
+        await self.mount(self.line, before=self.keys)
+        await self.mount(self.inplace)
         self.remember_file()
-        self.run_worker(self._load_parts, thread=True, group="lexer")
-        self.start_machine()
-        self.offer_recovery()
+        self.run_worker(self._load_parts, thread=True, group="parts")
 
     def _load_parts(self) -> None:
         from kvmscope.ui.controller import load_debugger
@@ -196,18 +213,16 @@ class Workbench(Screen[None]):
         """Ask about text of an earlier session that was never saved; the screen with dialogs overrides this."""
 
     async def on_panels_arrived(self, message: PanelsArrived) -> None:
-        """Put the panels where their placeholders stand."""
-        with self.app.batch_update():
-            for panel in message.made():
-                old = self.panels[panel.KIND]
-                self.panels[panel.KIND] = panel
-                panel.display = old.display
-                await old.remove()
-                follower = next((n for n in TREE[TREE.index(panel.KIND) + 1 :]), None)
-                await self.query_one("#bench").mount(panel, before=self.panels[follower] if follower else None)
-                if self.view is not None:
-                    panel.show(self.view)
-            self.place_panels()
+        """Put the panels into their places and start."""
+        made = sorted(message.make(), key=lambda panel: TREE.index(panel.KIND))
+        self.panels = {panel.KIND: panel for panel in made}
+        self.place_panels()
+        await self.bench.mount_all(made)
+        # What is here now stays: the collector need not walk it again in the middle of a step.
+        gc.freeze()
+        gc.enable()
+        self.start_machine()
+        self.offer_recovery()
 
     def on_lexer_arrived(self, message: LexerArrived) -> None:
         self.editor.set_lexer(message.lexer)
@@ -226,16 +241,25 @@ class Workbench(Screen[None]):
         spare = docked(self._layout)
         if self.front not in spare:
             self.front = next((name for name in spare if name == self._front_before), spare[0])
-        self.set_class(bool(self.zoomed), "-zoomed")
+        self._size_grid()
         self.editor.display = not self.zoomed or self.zoomed == "editor"
         for name, panel in self.panels.items():
             in_dock = name in spare
             panel.set_class(in_dock and not self.zoomed, "-dock")
             panel.display = name == self.zoomed if self.zoomed else name in slots or name == self.front
             if panel.display and in_dock and not self.zoomed:
-                panel.set_tabs(tuple(PanelTab(n, self._tab_text(n), n == self.front) for n in spare))
+                panel.set_tabs(tuple((n, self._tab_text(n), n == self.front) for n in spare))
             else:
                 panel.set_tabs(())
+
+    def _size_grid(self) -> None:
+        columns, rows = ("1fr", "1fr") if self.zoomed else GRIDS[self._layout]
+        count = len(columns.split())
+        styles = self.bench.styles
+        styles.grid_size_columns, styles.grid_columns, styles.grid_rows = count, columns, rows
+        for name in {name for names in WHOLE_ROW.values() for name in names} & self.panels.keys():
+            whole = name in WHOLE_ROW.get(self._layout, ()) and not self.zoomed
+            self.panels[name].styles.column_span = count if whole else 1
 
     def _tab_text(self, name: str) -> str:
         number = PANELS.index(name)
@@ -244,7 +268,7 @@ class Workbench(Screen[None]):
 
     def bring_up(self, name: str, *, focus: bool = True) -> None:
         """Show a panel, in the dock if it has no place of its own, and focus it."""
-        if name not in PANELS:
+        if name != "editor" and name not in self.panels:
             return
         if self.zoomed and self.zoomed != name:
             self.zoomed = name
@@ -263,7 +287,16 @@ class Workbench(Screen[None]):
     @property
     def focused_panel(self) -> LinePanel | None:
         """The panel with the focus, the editor aside."""
-        return self.focused if isinstance(self.focused, LinePanel) else None
+        return next((panel for panel in self.panels.values() if panel is self.focused), None)
+
+    @property
+    def console(self) -> ConsolePanel:
+        """Where commands answer."""
+        from kvmscope.ui.console import ConsolePanel
+
+        panel = self.panels["console"]
+        assert isinstance(panel, ConsolePanel)
+        return panel
 
     def on_tab_chosen(self, message: TabChosen) -> None:
         self.bring_up(message.kind)
@@ -345,6 +378,8 @@ class Workbench(Screen[None]):
 
     def start_machine(self) -> None:
         """Assemble what stands here and boot it; errors are shown at their lines."""
+        if not self.panels:
+            return  # It is started when they have come.
         self.generation += 1
         self._start_wanted = self.generation
         self._message = ()
