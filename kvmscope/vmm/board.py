@@ -12,13 +12,15 @@ from kvmscope.vmm.boot.layout import STUB, stub_address
 from kvmscope.vmm.config import Budget
 from kvmscope.vmm.devices import Bus, DebugConsole, DebugExit, DeviceState, PicMask, TestDevice, Uart16550
 from kvmscope.vmm.engine import Engine, Stop, StopReason
-from kvmscope.vmm.events import Event, MmioEvent, PortEvent
+from kvmscope.vmm.events import Event, ExceptionEvent, MmioEvent, PortEvent
 from kvmscope.vmm.record import EventLog, Output
 
 __all__ = ["SYNC_EVENTS", "Board"]
 
 SYNC_EVENTS: Final = 512
 """Events after which the machine synchronizes early: each costs host time, which a replay pays again."""
+_EXCEPTION_WEIGHT: Final = 16
+"""Delivering an exception takes the time of this many other events."""
 
 
 class Board:
@@ -77,8 +79,9 @@ class Board:
     def record(self, event: Event) -> None:
         """Note an event; many of them end the slice early."""
         self.events.append(event)
-        self._since_sync += 1
-        if self._since_sync == SYNC_EVENTS:
+        before = self._since_sync
+        self._since_sync += _EXCEPTION_WEIGHT if isinstance(event, ExceptionEvent) else 1
+        if before < SYNC_EVENTS <= self._since_sync:
             self.engine.request_stop(Stop(StopReason.SLICE, self.engine.clock))
 
     def has_own_handler(self, vector: int, handler: int) -> bool:
