@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from kvmscope.vmm.unicorn import env as e
-from kvmscope.vmm.unicorn.env import CR, EFER, EIP, HF, HFLAGS, M32, RAW_SIZE, XCR0, XMM
+from kvmscope.vmm.unicorn.env import CR, EFER, EIP, FLAG, HF, HFLAGS, M32, RAW_SIZE, XCR0, XMM
 from kvmscope.vmm.unicorn.layout import ENV
 from kvmscope.vmm.unicorn.msrs import IA32_TSC, NATIVE
 from kvmscope.x86.state import Seg
@@ -27,7 +27,7 @@ _FPU_INIT: Final = (0x37F).to_bytes(2, "little").ljust(160, b"\0")
 def capture(cpu: Cpu) -> bytes:
     """Everything that `restore` needs, as bytes."""
     msrs = cpu.msrs
-    head = _HEAD.pack(cpu.env.flags(), *cpu.dr, cpu.cr8, cpu.tsc_offset, cpu.halted, cpu.shadow, len(msrs))
+    head = _HEAD.pack(cpu.flags(), *cpu.dr, cpu.cr8, cpu.tsc_offset, cpu.halted, cpu.shadow, len(msrs))
     return b"".join((head, cpu.packed_msrs(), cpu.env.raw()))
 
 
@@ -44,12 +44,14 @@ def decode_capture(raw: bytes) -> CpuState:
     return e.decode(env, head[0], head[1:9], head[9], bool(head[11]), head[12], msrs)
 
 
-def restore(cpu: Cpu, raw: bytes) -> None:
-    """Put back a `capture`; memory, clock and breakpoints are the caller's."""
+def restore(cpu: Cpu, raw: bytes, clock: int) -> None:
+    """Put back a `capture` taken at ``clock``; memory and breakpoints are the caller's."""
     head, msrs, env = _split(raw)
     if len(env) != RAW_SIZE:
         raise ValueError("not a capture of this engine")
     cpu.env.set_raw(env)
+    cpu.base = clock
+    cpu.note_rf(bool(head[0] & FLAG.RF))
     cpu.dr = list(head[1:9])
     cpu.cr8 = head[9]
     cpu.tsc_offset = head[10]
@@ -70,7 +72,7 @@ def load_state(cpu: Cpu, state: CpuState) -> None:
     for i, value in enumerate(state.gpr):
         q[i] = value
     q[EIP] = state.rip
-    env.set_flags(state.rflags)
+    cpu.load_flags(state.rflags)
     for index, segment in enumerate(state.segments):
         flags = (segment.attributes & 0xF0FF) << 8
         if segment.attributes & e.UNUSABLE:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from kvmscope.vmm.engine import Stop, StopReason
 from kvmscope.vmm.unicorn.controls import DebugFault
 from kvmscope.vmm.unicorn.delivery import DB, PF, deliver
-from kvmscope.vmm.unicorn.env import EFLAGS, FLAG, HF, HFLAGS
+from kvmscope.vmm.unicorn.env import HF, HFLAGS
 from kvmscope.vmm.unicorn.faults import Fault, Unsupported
 
 if TYPE_CHECKING:
@@ -20,14 +20,11 @@ BS: Final = 1 << 14
 BD: Final = 1 << 13
 
 
-def complete(cpu: Cpu, trap: bool, keep_rf: bool = False) -> None:
-    """The instruction has completed: interrupt shadow and RF end, and TF (``trap``) raises #DB."""
-    env = cpu.env
-    env.d[HFLAGS] &= ~HF.INHIBIT
-    if not keep_rf:
-        env.q[EFLAGS] &= ~FLAG.RF
+def complete(cpu: Cpu, trap: bool) -> None:
+    """The instruction has completed: the interrupt shadow ends, and TF (``trap``) raises #DB."""
+    cpu.env.d[HFLAGS] &= ~HF.INHIBIT
     if trap:
-        deliver(cpu, DB, dr6=BS)
+        deliver(cpu, DB, dr6=BS | cpu.debug.take(), trap=True)
 
 
 def raise_fault(cpu: Cpu, fault: Fault) -> None:

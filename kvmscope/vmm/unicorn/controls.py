@@ -101,6 +101,9 @@ def write_cr4(cpu: Cpu, value: int) -> None:
         _check_pdptes(cpu, q[CR + 3])
     if value != old:
         cpu.note_register("cr4", old, value)
+    if (value ^ old) & 1 << 3:
+        cpu.debug_changed = True
+        cpu.break_slice()
     q[CR + 4] = value
     env.update_hflags(env.cpl)
     env.flush_tlb()
@@ -150,3 +153,4 @@ def write_dr(cpu: Cpu, number: int, value: int) -> None:
     cpu.dr[index] = value & (M32 if index >= 6 else (1 << 64) - 1)
     if index != 6:
         cpu.debug_changed = True
+        cpu.break_slice()

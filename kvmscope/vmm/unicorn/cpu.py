@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmscope.vmm.engine import Stop
 from kvmscope.vmm.events import ControlRegisterEvent, ModeEvent
+from kvmscope.vmm.unicorn.breakpoints import DebugRegisters
 from kvmscope.vmm.unicorn.env import CC_OP, CC_OP_EFLAGS, EFLAGS, EIP, FLAG, HF, HFLAGS, M64, Env, decode
 from kvmscope.vmm.unicorn.probe import COUNTER, LIMIT
 from kvmscope.x86.state import CpuState
@@ -58,8 +59,11 @@ class Cpu:
         self.cr2 = 0
         """CR2 as the guest sees it; Unicorn writes its own also for faults that are not the guest's."""
         self.pending: Stop | None = None
+        self._rf_clock = -1
+        """Clock at which RF was set: it is gone as soon as the next instruction completes."""
         self.debug_changed = True
-        """DR0-3 or DR7 changed: breakpoints must be armed anew."""
+        """DR0-3, DR7 or CR4.DE changed: breakpoints must be armed anew."""
+        self.debug = DebugRegisters(self)
 
     @property
     def clock(self) -> int:
@@ -84,6 +88,10 @@ class Cpu:
         """End the run at the next instruction boundary; the first request wins."""
         if self.pending is None:
             self.pending = stop
+        self.break_slice()
+
+    def break_slice(self) -> None:
+        """Come back to Python before the next instruction; the run goes on after that."""
         fields = self.probe.fields
         if fields[LIMIT] > fields[COUNTER]:
             fields[LIMIT] = fields[COUNTER]
@@ -120,13 +128,13 @@ class Cpu:
         self._msrs_shared = False
         self._packed = None
 
-    def capture(self) -> Captured:
-        """The state now, undecoded."""
+    def capture(self, started: int = 0) -> Captured:
+        """The state now, undecoded; ``started`` as for `flags`."""
         self._msrs_shared = True
         env = self.env
         return (
             env.raw(),
-            env.flags(),
+            self.flags(started),
             tuple(self.dr),
             self.cr8,
             self.halted,
@@ -162,6 +170,28 @@ class Cpu:
     def trap_flag(self) -> bool:
         """RFLAGS.TF."""
         return bool(self.env.q[EFLAGS] & FLAG.TF)
+
+    def flags(self, started: int = 0) -> int:
+        """RFLAGS with RF; ``started`` is 1 while an instruction that was counted has not completed."""
+        value = self.env.flags()
+        return value | FLAG.RF if self._rf_clock == self.clock - started else value
+
+    def load_flags(self, value: int) -> None:
+        """Write RFLAGS as IRET does; RF lasts for one instruction.
+
+        Unicorn clears RF only at the end of some blocks, so it never learns of it.
+        """
+        self.env.set_flags(value & ~FLAG.RF)
+        self._rf_clock = self.clock if value & FLAG.RF else -1
+
+    def note_rf(self, value: bool) -> None:
+        """RF as it is now, between two instructions."""
+        self._rf_clock = self.clock if value else -1
+
+    @property
+    def resuming(self) -> bool:
+        """RF is set for the instruction that has just started."""
+        return self._rf_clock == self.clock - 1
 
     def settle_flags(self) -> int:
         """RFLAGS, and from now on no longer lazy."""

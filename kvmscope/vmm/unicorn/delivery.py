@@ -91,11 +91,12 @@ def deliver(
     external: bool = False,
     next_ip: int | None = None,
     dr6: int = 0,
+    trap: bool = False,
 ) -> None:
     """Raise ``vector`` at the current instruction and enter its handler.
 
     ``next_ip`` is the return address of a software interrupt or trap that is not simply RIP; ``dr6`` are the DR6 bits
-    of a #DB.  Ends in a pending stop where the guest has no handler of its own, or at a triple fault.
+    of a #DB; ``trap`` says that the instruction before RIP has completed.  Ends in a pending stop where the guest has no handler of its own, or at a triple fault.
     """
     env = cpu.env
     source = ExceptionSource.SOFTWARE if software else ExceptionSource.EXTERNAL if external else ExceptionSource.FAULT
@@ -108,17 +109,20 @@ def deliver(
         if vector == DB and not software:
             _note_debug(cpu, dr6)
         pushed = error_code
-        captured = cpu.capture()
+        captured = cpu.capture(0 if trap else 1)
+        rf = 0 if software else cpu.flags(0 if trap else 1) & FLAG.RF
+        if vector < 32 and vector not in _TRAPS_AND_ABORTS and not software and not external:
+            rf = FLAG.RF
         ext = 0 if software else 1
         handler: int | None = None
         raised: Fault | None = None
         stopped = False
         try:
             if env.q[CR] & 1:
-                handler = _protected(cpu, vector, pushed, software, external, ext, next_ip)
+                handler = _protected(cpu, vector, pushed, software, external, ext, next_ip, rf)
             else:
                 pushed = None
-                handler = _real(cpu, vector, next_ip)
+                handler = _real(cpu, vector, next_ip, rf)
         except Fault as fault:
             raised = fault
         except _Handled as handled:
@@ -154,7 +158,7 @@ def deliver(
             vector, error_code, address = DF, 0, None
         else:
             vector, error_code, address = raised.vector, raised.error_code, raised.address
-        source, software, external, next_ip, dr6 = ExceptionSource.FAULT, False, False, None, 0
+        source, software, external, next_ip, dr6, trap = ExceptionSource.FAULT, False, False, None, 0, False
 
 
 def _doubles(first: int, second: int) -> bool:
@@ -176,7 +180,7 @@ def _stop_unless_own(cpu: Cpu, vector: int, handler: int) -> None:
         raise _Handled(handler)
 
 
-def _real(cpu: Cpu, vector: int, next_ip: int | None) -> int:
+def _real(cpu: Cpu, vector: int, next_ip: int | None, rf: int) -> int:
     """Real-address mode: FLAGS, CS and IP as words, through the IVT."""
     env, memory = cpu.env, cpu.memory
     d, q = env.d, env.q
@@ -185,7 +189,7 @@ def _real(cpu: Cpu, vector: int, next_ip: int | None) -> int:
     ip, cs = struct.unpack("<HH", memory.read((q[IDT_BASE] + vector * 4) & M32, 4))
     flags = env.flags()
     _stop_unless_own(cpu, vector, (cs << 4) + ip)
-    image = flags | FLAG.RF if vector not in _TRAPS_AND_ABORTS and vector < 32 else flags
+    image = flags | rf
     sp = q[4]
     values = (image & 0xFFFF, d[_CS_SELECTOR] & 0xFFFF, (q[EIP] if next_ip is None else next_ip) & 0xFFFF)
     places = []
@@ -233,7 +237,14 @@ def _gate(cpu: Cpu, vector: int, software: bool, ext: int) -> tuple[int, int, in
 
 
 def _protected(
-    cpu: Cpu, vector: int, error_code: int | None, software: bool, external: bool, ext: int, next_ip: int | None
+    cpu: Cpu,
+    vector: int,
+    error_code: int | None,
+    software: bool,
+    external: bool,
+    ext: int,
+    next_ip: int | None,
+    rf: int,
 ) -> int:
     """Protected and IA-32e mode, virtual-8086 mode included."""
     env = cpu.env
@@ -266,9 +277,7 @@ def _protected(
     if vm and (conforming or dpl):
         raise Fault(GP, selector & 0xFFFC | ext)
 
-    image = flags
-    if vector not in _TRAPS_AND_ABORTS and vector < 32 and not software and not external:
-        image |= FLAG.RF
+    image = flags | rf
     back = q[EIP] if next_ip is None else next_ip
     if long:
         if not canonical(offset, cpu.memory.linear_bits):

@@ -166,6 +166,8 @@ class UnicornEngine:
         while cpu.base < end and cpu.pending is None:
             boundary = (cpu.base // TLB_GRID + 1) * TLB_GRID
             self._slice(min(end, boundary) - cpu.base)
+            if cpu.debug.hits:
+                self._events.data_breakpoint()
             if cpu.base == boundary:
                 self._env.flush_tlb()
         stop, cpu.pending = cpu.pending, None
@@ -234,8 +236,7 @@ class UnicornEngine:
         stale = sorted(self._memory.code_pages.intersection(dirty_pages))
         for page in stale:
             self._invalidate(page << 12, 0x1000)
-        capture.restore(self.cpu, raw)
-        self.cpu.base = clock
+        capture.restore(self.cpu, raw, clock)
         self.cpu.pending = None
         self.cpu.debug_changed = True
 
@@ -293,9 +294,11 @@ class UnicornEngine:
     # the bus
 
     def _port_read(self, _uc: int, port: int, size: int, _data: int) -> int:
+        self.cpu.debug.on_port(port, size)
         return self._host.port_read(port, size, self._env.q[EIP]) & (1 << 8 * size) - 1
 
     def _port_write(self, _uc: int, port: int, size: int, value: int, _data: int) -> None:
+        self.cpu.debug.on_port(port, size)
         self._host.port_write(port, size, value & (1 << 8 * size) - 1, self._env.q[EIP])
 
     def _mmio_read(self, offset: int, size: int) -> int:

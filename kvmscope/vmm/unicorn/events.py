@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmscope.vmm.unicorn import decode, privileged
 from kvmscope.vmm.unicorn.completion import BS, complete, guarded
-from kvmscope.vmm.unicorn.delivery import DB, PF, UD, deliver
+from kvmscope.vmm.unicorn.delivery import DB, GP, PF, UD, deliver
 from kvmscope.vmm.unicorn.env import (
     CR,
     EIP,
@@ -18,6 +18,7 @@ from kvmscope.vmm.unicorn.faults import Fault
 from kvmscope.vmm.unicorn.native import INTR, INVALID, HookKind
 from kvmscope.vmm.unicorn.privileged import Intercept
 from kvmscope.vmm.unicorn.probe import COUNTER, LAST, LIMIT, NOWHERE
+from kvmscope.vmm.unicorn.refine import general_protection, undo_branch
 
 if TYPE_CHECKING:
     from kvmscope.vmm.unicorn.cpu import Cpu
@@ -64,12 +65,20 @@ class EventHooks:
             cpu.probe.restore_flags()
             self._intercepted(number - _SVM_EXIT)
         elif number == DB:
+            if undo_branch(cpu):
+                raise Fault(GP, 0)
             # Unicorn's own debug registers are inert: this is TF.
-            deliver(cpu, DB, dr6=BS)
+            deliver(cpu, DB, dr6=BS | cpu.debug.take(), trap=True)
         elif cpu.probe.fields[LAST] != env.linear_ip:
+            if number == GP and undo_branch(cpu):
+                # The branch was counted when it started.
+                raise Fault(GP, 0)
             self._fetch_fault(number)
         else:
             cpu.probe.restore_flags()
+            cpu.debug.hits = 0
+            if number == GP and not env.d[ERROR_CODE]:
+                number = general_protection(cpu)
             raise Fault(number, env.d[ERROR_CODE] if number in _HAS_ERROR else None, env.q[CR + 2])
 
     def _fetch_fault(self, vector: int) -> None:
@@ -95,6 +104,16 @@ class EventHooks:
         cpu.count_start()
         raise Fault(vector, env.d[ERROR_CODE] if vector in _HAS_ERROR else None, address)
 
+    def data_breakpoint(self) -> None:
+        """Between two instructions: the one before hit a data or I/O breakpoint.
+
+        MOV SS and POP SS put the trap off until after the next instruction.
+        """
+        cpu = self._cpu
+        if cpu.shadow == 2:
+            return
+        guarded(cpu, lambda: deliver(cpu, DB, dr6=cpu.debug.take(), trap=True))
+
     def _intercepted(self, code: int) -> None:
         cpu = self._cpu
         if code == Intercept.SWINT:
@@ -104,7 +123,7 @@ class EventHooks:
         privileged.execute(cpu, code)
         if code in _CHANGES_MODE:
             cpu.note_mode(mode, rip)
-        complete(cpu, trap, keep_rf=code == Intercept.IRET)
+        complete(cpu, trap)
 
     def _software_interrupt(self) -> None:
         """INT n, INT3, INTO."""
@@ -138,6 +157,6 @@ class EventHooks:
             # ICEBP: a trap-like #DB that no DR6 bit marks.
             env = cpu.env
             env.q[EIP] = env.q[EIP] + ins.length & env.ip_mask
-            deliver(cpu, DB)
+            deliver(cpu, DB, dr6=cpu.debug.take(), trap=True)
         else:
             deliver(cpu, UD)

@@ -34,6 +34,8 @@ class Model:
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
         self.intel = profile.intel
+        self.linear_bits = profile.linear_bits
+        """Width that bases of segments and tables are checked against, whatever CR4.LA57 says."""
         self.cr4_valid = profile.cr4_valid
         self.efer_valid = profile.efer_valid
         self.xcr0_valid = profile.xcr0_valid

@@ -153,7 +153,7 @@ def _load_table(cpu: Cpu) -> None:
     raw = decode.read_operand(cpu, ins, size)
     limit, base = raw & 0xFFFF, raw >> 16
     if code64:
-        if not canonical(base, cpu.memory.linear_bits):
+        if not canonical(base, cpu.model.linear_bits):
             raise Fault(13, 0)
     elif ins.operand_size == 2:
         base &= 0xFFFFFF
@@ -193,7 +193,7 @@ def _system_segment(cpu: Cpu) -> None:
     base = segments.base_of(low, high)
     if long:
         base |= (raw >> 64 & M32) << 32
-        if raw >> 104 & 0x1F or not canonical(base, cpu.memory.linear_bits):
+        if raw >> 104 & 0x1F or not canonical(base, cpu.model.linear_bits):
             raise Fault(13, code)
     if task:
         cpu.memory.write(address + 5, bytes([high >> 8 & 0xFF | 2]), implicit=True)

@@ -53,6 +53,11 @@ def _pop_group(shape: Shape, _code64: bool) -> str | None:
     return Kind.UNDEFINED if shape.modrm & 0x38 else None
 
 
+def _byte_swap(shape: Shape, _code64: bool) -> str | None:
+    # MOVBE names memory only; with F2 the opcode is CRC32.
+    return Kind.UNDEFINED if shape.modrm >= 0xC0 and shape.rep != 0xF2 else None
+
+
 def _stack_segment(shape: Shape, code64: bool) -> str | None:
     return Kind.STACK_SEGMENT if code64 and shape.modrm & 0x38 == 0x10 else None
 
@@ -86,6 +91,8 @@ _RULES: Final[dict[int, _Rule]] = {
     0x134: _always(Kind.SYSENTER),
     0x135: _always(Kind.SYSEXIT),
     0x1AE: _group_15,
+    0x2F0: _byte_swap,
+    0x2F1: _byte_swap,
 }
 
 # SSE instructions with a 16-byte memory operand that must be aligned, by mandatory prefix (SDM vol. 2A section 2.4,

@@ -45,16 +45,16 @@ def syscall(cpu: Cpu, ins: Instruction) -> None:
     back = q[EIP] + ins.length & env.ip_mask
     if env.long_mode:
         q[1] = back
-        q[11] = flags & ~FLAG.RF
+        q[11] = flags
         target = q[_LSTAR] if code64 else q[_CSTAR]
         _segments(cpu, cs, cs + 8, _CODE64, 0)
-        env.set_flags(flags & ~q[_FMASK] & ~FLAG.RF)
+        env.set_flags(flags & ~q[_FMASK])
         q[EIP] = target
     else:
         # Legacy mode (AMD): EIP from STAR, and only IF, VM and RF are cleared.
         q[1] = back & M32
         _segments(cpu, cs, cs + 8, _CODE32, 0)
-        env.set_flags(flags & ~(FLAG.VM | FLAG.IF | FLAG.RF))
+        env.set_flags(flags & ~(FLAG.VM | FLAG.IF))
         q[EIP] = star & M32
 
 
@@ -87,7 +87,7 @@ def sysret(cpu: Cpu, ins: Instruction) -> None:
         env.set_segment(Seg.SS, ss & 0xFFFC | 3, stack.base, stack.limit, flags_word)
         env.update_hflags(3)
     q[EIP] = target & M64
-    env.set_flags(flags)
+    cpu.load_flags(flags)
 
 
 def sysenter(cpu: Cpu, ins: Instruction) -> None:
@@ -104,7 +104,7 @@ def sysenter(cpu: Cpu, ins: Instruction) -> None:
     long = env.long_mode
     flags = env.flags()
     esp, eip = q[_SYSENTER_ESP], q[_SYSENTER_EIP]
-    env.set_flags(flags & ~(FLAG.VM | FLAG.IF | FLAG.RF))
+    env.set_flags(flags & ~(FLAG.VM | FLAG.IF))
     _segments(cpu, cs, (cs & 0xFFFC) + 8, _CODE64 if long else _CODE32, 0)
     q[4] = esp if long else esp & M32
     q[EIP] = eip if long else eip & M32

@@ -133,7 +133,7 @@ def _base(cpu: Cpu, ins: Instruction) -> bool:
     if (
         cpu.env.q[CR + 4] & 1 << 16
         and ins.operand_size == 8
-        and not canonical(cpu.env.q[ins.rm], cpu.memory.linear_bits)
+        and not canonical(cpu.env.q[ins.rm], cpu.model.linear_bits)
     ):
         raise Fault(_GP, 0)
     return False

@@ -153,10 +153,11 @@ def _load(cpu: Cpu, new: bytes, layout: tuple[int, ...], source: int, wide: bool
     selectors += [0] * (6 - len(selectors))
     ldt = field(layout[4], 2)
     q[EIP] = ip
-    env.set_flags(flags & 0x3F7FD7)
+    cpu.load_flags(flags & 0x3F7FD7)
     if cpu.dr[7] & 0x155:
         cpu.dr[7] &= ~0x155
         cpu.debug_changed = True
+        cpu.break_slice()
     if flags & FLAG.VM:
         for i, selector in enumerate(selectors):
             env.set_segment(i, selector, selector << 4, 0xFFFF, 0xF300)

@@ -23,6 +23,7 @@ from kvmscope.vmm.unicorn.env import (
     TR_BASE,
     TR_LIMIT,
     TR_SELECTOR,
+    base_index,
     selector_index,
 )
 from kvmscope.vmm.unicorn.faults import Fault
@@ -363,7 +364,8 @@ def _drop_data_segments(cpu: Cpu, cpl: int) -> None:
             continue
         # Data, or code that is not conforming, with DPL < CPL.
         if flags >> 10 & 3 != 3 and flags >> 13 & 3 < cpl:
-            env.set_segment(segment, 0, 0, 0, 0)
+            # The base stays behind the null selector.
+            env.set_segment(segment, 0, env.q[base_index(segment)], 0, 0)
 
 
 def iret(cpu: Cpu, ins: Instruction) -> None:
@@ -409,7 +411,7 @@ def iret(cpu: Cpu, ins: Instruction) -> None:
         _check_target(cpu, code, ip)
         _enter(cpu, code, ip)
         env.q[4] = stack.pointer
-    env.set_flags(flags & ~mask | image & mask)
+    cpu.load_flags(flags & ~mask | image & mask)
 
 
 def _iret_real(cpu: Cpu, size: int, flags: int, vm: bool) -> None:
@@ -428,7 +430,7 @@ def _iret_real(cpu: Cpu, size: int, flags: int, vm: bool) -> None:
     env.q[CS_BASE] = selector << 4
     env.q[EIP] = ip
     env.q[4] = stack.pointer
-    env.set_flags(flags & ~mask | image & mask)
+    cpu.load_flags(flags & ~mask | image & mask)
 
 
 def _to_virtual_8086(cpu: Cpu, stack: Stack, ip: int, cs: int, image: int) -> None:
@@ -444,5 +446,5 @@ def _to_virtual_8086(cpu: Cpu, stack: Stack, ip: int, cs: int, image: int) -> No
         env.set_segment(segment, selector, selector << 4, 0xFFFF, 0xF300)
     env.q[EIP] = ip
     env.q[4] = sp
-    env.set_flags(image & 0x3F7FD7)
+    cpu.load_flags(image & 0x3F7FD7)
     env.update_hflags(3)

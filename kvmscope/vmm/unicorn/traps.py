@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from kvmscope.vmm.engine import Stop, StopReason
 from kvmscope.vmm.unicorn import decode, scan
+from kvmscope.vmm.unicorn.breakpoints import STRING
 from kvmscope.vmm.unicorn.completion import complete, guarded
 from kvmscope.vmm.unicorn.delivery import DB, deliver
-from kvmscope.vmm.unicorn.env import EFLAGS, EIP, FLAG, HF, HFLAGS
+from kvmscope.vmm.unicorn.env import EIP, HF, HFLAGS
+from kvmscope.vmm.unicorn.lengths import instructions
 from kvmscope.vmm.unicorn.native import EDGE, HookKind
-from kvmscope.vmm.unicorn.probe import COUNTER
+from kvmscope.vmm.unicorn.probe import COUNTER, PREVIOUS
 from kvmscope.vmm.unicorn.system import HANDLERS, Kind
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Traps"]
 
+STI: Final = b"\xfb"
 _PLAIN: Final = frozenset(
     {Kind.FAR_RETURN, Kind.SYSCALL, Kind.SYSRET, Kind.SYSENTER, Kind.SYSEXIT, Kind.UNDEFINED, Kind.BRANCH16}
 )
@@ -45,8 +48,6 @@ class Traps:
         self._cpu: Cpu
         self._breakpoints: frozenset[int] = frozenset()
         self._sites: dict[int, list[_Site]] = {}
-        self._execute: dict[int, int] = {}
-        """Linear address to the DR6 bits of the enabled execution breakpoints there."""
         self._resumed = False
 
     def attach(self, cpu: Cpu) -> None:
@@ -67,14 +68,10 @@ class Traps:
         """Fill the probe's table anew."""
         cpu = self._cpu
         cpu.debug_changed = False
-        self._execute = {}
-        dr7 = cpu.dr[7]
-        for i in range(4):
-            if dr7 >> 2 * i & 3 and not dr7 >> 16 + 4 * i & 3:
-                self._execute[cpu.dr[i]] = self._execute.get(cpu.dr[i], 0) | 1 << i
+        cpu.debug.arm()
         probe = cpu.probe
         probe.clear()
-        for addresses in (self._breakpoints, self._sites, self._execute):
+        for addresses in (self._breakpoints, self._sites, cpu.debug.execute):
             for address in addresses:
                 probe.add(address)
 
@@ -98,7 +95,11 @@ class Traps:
         h = cpu.env.d[HFLAGS]
         for shape, kind in scan.find(data, bool(h & HF.CS64), bool(h & HF.CS32)):
             address = start + shape.offset
-            site = _Site(kind, data[shape.offset : shape.offset + shape.length], kind not in _PLAIN and shape.opcode not in _DIRECT)
+            site = _Site(
+                kind,
+                data[shape.offset : shape.offset + shape.length],
+                kind not in _PLAIN and shape.opcode not in _DIRECT,
+            )
             known = self._sites.setdefault(address, [])
             if site not in known:
                 known.append(site)
@@ -110,14 +111,15 @@ class Traps:
         fields = cpu.probe.fields
         first = self._resumed and fields[COUNTER] == 1
         self._resumed = False
-        if address in self._breakpoints and not first:
+        again = self._repeats(address)
+        if address in self._breakpoints and not first and not again:
             fields[COUNTER] -= 1
             if cpu.pending is None:
                 cpu.pending = Stop(StopReason.BREAKPOINT, cpu.clock, breakpoint=address)
             cpu.native.stop()
             return
-        hit = self._execute.get(address)
-        if hit and not cpu.env.q[EFLAGS] & FLAG.RF:
+        hit = cpu.debug.execute.get(address)
+        if hit and not cpu.resuming and not again and not self._after_mov_ss():
             cpu.settle_flags()
             guarded(cpu, lambda: deliver(cpu, DB, dr6=hit))
             self._leave()
@@ -127,6 +129,22 @@ class Traps:
             if cpu.memory.peek(address, len(site.data)) == site.data:
                 self._special(site)
                 return
+
+    def _repeats(self, address: int) -> bool:
+        """True at the second and later iterations of a REP instruction: breakpoints belong to its beginning."""
+        cpu = self._cpu
+        if cpu.probe.fields[PREVIOUS] != address:
+            return False
+        h = cpu.env.d[HFLAGS]
+        shapes = instructions(cpu.memory.peek(address, 15), bool(h & HF.CS64), bool(h & HF.CS32))
+        return bool(shapes) and bool(shapes[0].rep) and shapes[0].opcode in STRING
+
+    def _after_mov_ss(self) -> bool:
+        """The instruction before was MOV SS or POP SS, which suppresses execution breakpoints."""
+        cpu = self._cpu
+        if not cpu.env.d[HFLAGS] & HF.INHIBIT:
+            return False
+        return cpu.memory.peek(cpu.probe.fields[PREVIOUS], 1) != STI
 
     def _special(self, site: _Site) -> None:
         cpu = self._cpu
