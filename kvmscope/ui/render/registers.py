@@ -150,7 +150,7 @@ def _pointer_and_flags(frame: _Frame, reader: Reader, bits: int) -> list[Row]:
         spans += (Span("  linear "), Span(f"{cpu.pc:x}", "addr"))
     line = frame.view.line
     if line is not None:
-        spans += (Span("  "), Span(f"line {line}", "comment", Key(Kind.LINE, line)))
+        spans += (Span(" "), Span(f":{line}", "comment", Key(Kind.LINE, line)))
     state = [word for word, on in (("halted", cpu.halted), ("STI shadow", cpu.interrupt_shadow == 1)) if on]
     state += ["MOV SS shadow"] * (cpu.interrupt_shadow == 2)
     if state:

@@ -58,19 +58,47 @@ def test_the_branch_about_to_execute(flags, foretold, arrow):
 
 
 def test_memory_operand_with_its_value():
-    assert text(at(CODE), 80, 10)[-1] == " next [rbx + 8] 402008 <table+8> = 67202c6f6c6c6548"
+    assert text(at(CODE), 80, 10)[-1].strip() == ("next [rbx + 8] 402008 <table+8> = 67202c6f6c6c6548  rax = 29")
 
 
 def test_unmapped_operand_says_so():
     guest = at(CODE)
     guest.cpu = replace(guest.cpu, gpr=(0, 0, 0, 0x8000 - 8, *guest.cpu.gpr[4:]))
-    assert text(guest, 80, 10)[-1] == " next [rbx + 8] 8000 = not mapped"
+    assert text(guest, 80, 10)[-1] == " next [rbx + 8] 8000 = not mapped  rax = 0"
 
 
 def test_device_memory_is_not_read():
     guest = at(CODE)
     guest.cpu = replace(guest.cpu, gpr=(0, 0, 0, 0x500000 - 8, *guest.cpu.gpr[4:]))
-    assert text(guest, 80, 10)[-1] == " next [rbx + 8] 500000 = not RAM: not read"
+    assert text(guest, 80, 10)[-1] == " next [rbx + 8] 500000 = not RAM: not read  rax = 0"
+
+
+@pytest.mark.parametrize(
+    ("code", "stack", "foretold"),
+    [
+        ("c3", [0x401004], "[rsp] 7ffe0 = → 401004 <start+4>"),
+        ("48cf", [0x401004, 8, 2, 0x80000, 0], "[rsp] 7ffe0 = → 0008:401004 <start+4>"),
+        ("50", [0x55], "[rsp - 0x8] 7ffd8 ← now 0000000000000000  rax = 29"),
+        ("0f20d8", [0], "rax = 29  cr3 = 90000"),
+        ("48a5", [0], "[rdi] 0 ← now 0000000000000000  [rsi] 402008 <table+8> = 67202c6f6c6c6548"),
+    ],
+)
+def test_what_the_next_instruction_touches(code, stack, foretold):
+    guest = at(CODE)
+    guest.memory.write(0x201000, bytes.fromhex(code))
+    for i, value in enumerate(stack):
+        guest.memory.word(0x7FFE0 + 8 * i, value)
+    assert text(guest, 120, 10)[-1].strip() == f"next {foretold}"
+
+
+def test_interrupt_return_in_real_mode():
+    state = legacy_state(16)
+    memory = FakeMemory()
+    memory.write(0x7C00, b"\xcf")
+    memory.write(0x7B00, bytes.fromhex("123400100200"))
+    state = replace(state, gpr=(*state.gpr[:4], 0x7B00, *state.gpr[5:]))
+    guest = Guest(state, memory=memory, image=image(0x400000, 16))
+    assert text(guest, 80, 10)[-1].strip() == "next [sp] 7b00 = → 1000:3412"
 
 
 def test_window_stays_while_the_current_instruction_is_inside():
