@@ -8,7 +8,7 @@ bytes are the field, and the assembler fills it in when the address is known.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
@@ -28,7 +28,11 @@ Encode = Callable[[int, Sequence[str]], list[bytes | None]]
 _STAND_INS: Final = {2: (0x7EF1, 0x6DE2), 4: (0x7EDCBAF1, 0x6DCBA9E2), 8: (0x7EDCBA9876543211, 0x6DCBA98765432122)}
 """For a field of so many bytes: two numbers that differ in every byte and fit as signed ones."""
 _WORDS: Final = {bits: word for word, bits in SIZE_WORDS.items() if word != "oword"}
-_MODRM_ABSOLUTE: Final = {0xA0: 0x8A, 0xA1: 0x8B, 0xA2: 0x88, 0xA3: 0x89}
+_NO_BASE: Final = {True: 0xC5, False: 0x25}
+"""SIB byte of ``[rax*8 + disp32]``, which Keystone is given for an absolute address, and of the address itself."""
+_LOCKABLE_WORDS: Final = "adc add and btc btr bts cmpxchg cmpxchg8b cmpxchg16b dec inc neg not or sbb sub xadd xchg xor"
+_LOCKABLE: Final = frozenset(_LOCKABLE_WORDS.split())
+_STORES_16: Final = frozenset({"str", "sldt"})
 _PREFIX_ORDER: Final = b"\x2e\x36\x3e\x26\x64\x65\x67\x66\xf2\xf3\xf0"
 
 
@@ -44,21 +48,30 @@ class Request:
     """(bytes, value, relative to the end) of each field."""
     far: int | None = None
     """For an indirect far branch: the reg field to put into the donor's ModRM byte."""
+    absolute: bool = False
+    """The first field is an absolute address in 64-bit code, for which Keystone got another one."""
 
 
 def request(instruction: Instruction, bits: int, value: Resolve) -> Request:
     """Prepare ``instruction``; raises Trouble for what must not be asked of Keystone."""
+    if instruction.prefixes:
+        _check_prefix(instruction)
     donor, far = instruction, None
     if instruction.name in ("jmp", "call", "ljmp", "lcall"):
         donor, far = _branch_donor(instruction, bits)
     if donor.name in REFUSED:
         raise Refusal(f"'{instruction.name}' with operands is not encoded by the built-in assembler", instruction.text)
+    donor, absolute = _absolute_donor(donor, bits)
     numbers: list[list[int | None]] = [[], []]
     texts: list[list[str]] = [[], []]
     fields = []
     for operand in donor.operands:
+        if isinstance(operand, Memory):
+            _refuse_longer(operand, instruction.text)
         expression, field = _number_of(operand), None
         constant = value(expression) if expression is not None else None
+        if absolute and isinstance(operand, Memory):
+            constant = None
         if expression is not None and constant is None:
             size = _field_size(operand, donor, bits)
             relative = isinstance(operand, Memory) and operand.base in ("rip", "eip")
@@ -75,7 +88,32 @@ def request(instruction: Instruction, bits: int, value: Resolve) -> Request:
             texts[which].append(_text(operand, number))
     first, second = (f"{donor.name} {', '.join(part)}".strip() for part in texts)
     one, two = (Expected(donor, tuple(part)) for part in numbers)
-    return Request(donor if far is None else instruction, bits, (first, second), (one, two), tuple(fields), far)
+    return Request(
+        donor if far is None else instruction, bits, (first, second), (one, two), tuple(fields), far, absolute
+    )
+
+
+def _check_prefix(instruction: Instruction) -> None:
+    """LOCK needs memory to write to; the others belong to string instructions, which have fixed bytes."""
+    operands = instruction.operands
+    memory = [one for one in operands if isinstance(one, Memory)]
+    writes = bool(memory) and (isinstance(operands[0], Memory) or instruction.name == "xchg")
+    if instruction.prefixes != b"\xf0" or instruction.name not in _LOCKABLE or not writes:
+        raise Refusal(f"a prefix on '{instruction.name}' with these operands", instruction.text)
+
+
+def _absolute_donor(instruction: Instruction, bits: int) -> tuple[Instruction, bool]:
+    """``[rax*8 + address]`` for ``[address]`` in 64-bit code.
+
+    Keystone makes that relative to RIP, or takes the 64-bit form of MOV; GNU as has a SIB byte without base or index.
+    """
+    if bits != 64 or instruction.name == "movabs":
+        return instruction, False
+    operands = tuple(
+        replace(one, index="rax", scale=8) if isinstance(one, Memory) and not one.base and not one.index else one
+        for one in instruction.operands
+    )
+    return replace(instruction, operands=operands), operands != instruction.operands
 
 
 def _number_of(operand: Operand) -> Expression | None:
@@ -105,6 +143,12 @@ def _field_size(operand: Operand, instruction: Instruction, bits: int) -> int:
     if size not in (16, 32, 64):
         raise Refusal("an address in an operand of unknown or 8-bit size", instruction.text)
     return 8 if instruction.name == "movabs" else min(size // 8, 4)
+
+
+def _refuse_longer(operand: Memory, text: str) -> None:
+    """Keystone puts a needless zero displacement behind [bp+si] and [bp+di]."""
+    if operand.base == "bp" and operand.index and operand.displacement is None:
+        raise Refusal("[bp+si] and [bp+di] without a displacement", text)
 
 
 def _text(operand: Operand, number: int | None) -> str:
@@ -148,7 +192,7 @@ def _branch_donor(instruction: Instruction, bits: int) -> tuple[Instruction, int
         raise Refusal("a branch with this operand", instruction.text)
     normal = 32 if bits == 16 else 48
     if far:
-        if operand.size not in (0, normal):
+        if operand.size:
             raise Refusal("a far branch through memory of this size", instruction.text)
     elif operand.size == normal and operand.size != bits:
         far = True
@@ -199,9 +243,9 @@ def _checked(one: Request, first: bytes | None, second: bytes | None) -> Code:
     text = one.instruction.text
     if first is None or second is None:
         raise Refusal("the built-in assembler does not know this form", text)
-    pair = [_normal(data, one) for data in (first, second)]
-    for data, expected in zip(pair, one.expected, strict=True):
+    for data, expected in zip((first, second), one.expected, strict=True):
         check(expected, data, one.bits)
+    pair = [_normal(data, one) for data in (first, second)]
     fields = tuple(_find_field(one, pair, i) for i in range(len(one.fields)))
     if len({field.offset for field in fields}) != len(fields):
         raise Refusal("two addresses in one place", text)
@@ -213,6 +257,11 @@ def _checked(one: Request, first: bytes | None, second: bytes | None) -> Code:
         blank[field.offset : field.offset + field.size] = bytes(field.size)
     if code != blank:
         raise Refusal("the built-in assembler's bytes depend on an address", text)
+    if one.absolute:
+        sib = fields[0].offset - 1
+        if code[sib] != _NO_BASE[True]:
+            raise Refusal("the place of an address is not clear", text)
+        code[sib] = _NO_BASE[False]
     if one.far is not None:
         code[_modrm(code)] |= one.far << 3
     prefixes = one.instruction.prefixes
@@ -224,21 +273,22 @@ def _checked(one: Request, first: bytes | None, second: bytes | None) -> Code:
 
 
 def _normal(data: bytes, one: Request) -> bytes:
-    """The same instruction as GNU as would encode it."""
+    """The same instruction as GNU as would encode it: prefixes in its order, and none that changes nothing."""
     body = data.lstrip(_PREFIX_ORDER)
     prefixes = bytes(sorted(data[: len(data) - len(body)], key=_PREFIX_ORDER.index))
-    operands = one.expected[0].instruction.operands
-    segment = next((x for x in operands[:1] if isinstance(x, Reg) and x.info.kind == "segment"), None)
-    if segment is not None and len(operands) == 2 and isinstance(operands[1], Reg) and body[:1] == b"\x8e":
-        # A move to a segment register is 16 bits wide whatever the prefix says.
+    instruction = one.expected[0].instruction
+    operands = instruction.operands
+    segments = [isinstance(x, Reg) and x.info.kind == "segment" for x in operands]
+    to_segment = instruction.name == "mov" and segments[:1] == [True]
+    from_segment = instruction.name == "mov" and segments[1:] == [True]
+    # A move to a segment register, and of one to memory, is 16 bits wide whatever the prefixes say; a move to a
+    # general register clears the upper bits whatever its width.
+    if to_segment or (from_segment and isinstance(operands[0], Memory)):
         prefixes = prefixes.replace(b"\x66", b"")
-    if one.bits == 64 and one.expected[0].instruction.name == "mov":
-        at = 1 if body[0] & 0xF0 == 0x40 else 0
-        if body[at] in _MODRM_ABSOLUTE and len(body) == at + 9:
-            address = int.from_bytes(body[at + 1 :], "little", signed=True)
-            if -(1 << 31) <= address < 1 << 31:
-                short = bytes([_MODRM_ABSOLUTE[body[at]], 0x04, 0x25]) + address.to_bytes(4, "little", signed=True)
-                body = body[:at] + short
+    if (to_segment or from_segment or instruction.name in _STORES_16) and body[0] & 0xF8 == 0x48:
+        body = bytes([body[0] & 0xF7]) + body[1:]
+        if body[0] == 0x40:
+            body = body[1:]
     return prefixes + body
 
 

@@ -18,13 +18,14 @@ from kvmscope.asm.gas_source import ADDRESS_PREFIX, HEADER_LINES, GasSource, spl
 from kvmscope.asm.hints import hint_for, hint_for_symbol, place, place_symbol
 from kvmscope.asm.image import Diagnostic, Image, LineEntry, Section, Severity, Syntax
 from kvmscope.asm.limits import MAX_DIAGNOSTICS, MAX_OUTPUT
-from kvmscope.asm.listing import LISTING_OPTIONS, Row, assign_sections, parse_listing
+from kvmscope.asm.listing import LISTING_OPTIONS, Row, assign_sections, line_of_offset, parse_listing
 from kvmscope.asm.placing import align_problems, overlaps
 from kvmscope.asm.source import Line, Source
 
 __all__ = ["Gas", "assemble_with_gas", "find_gas"]
 
 _MESSAGE: Final = re.compile(r"(.*?):(?:(\d+):)?\s+(Error|Warning|Fatal error|Info|Internal error)[^:]*: (.*)")
+_OFFSET: Final = re.compile(r"\bat ([0-9a-f]{4,})\Z")
 _CANDIDATES: Final = ("as", "x86_64-linux-gnu-as", "i686-linux-gnu-as")
 _FUNCTION_SECTIONS: Final = (3, 4)
 """ELF symbol types of sections and files, which name no address."""
@@ -75,9 +76,9 @@ def assemble_with_gas(
             "--MD", "read", "-o", "object", "--",
         ]  # fmt: skip
         run = run_tool(command, text.text, directory)
-        diagnostics = _messages(run, source, bits, syntax)
         blob = _read(directory, "object")
         listing = _read(directory, "listing").decode(errors="replace")
+        diagnostics = _messages(run, source, bits, syntax, listing, text)
         read = _read(directory, "read").decode(errors="replace")
     failed = any(found.severity is Severity.ERROR for found in diagnostics)
     if not failed and re.sub(r"^object:|\{standard input\}|[\\\s]", "", read):
@@ -107,7 +108,9 @@ def _whole(message: str, hint: str = "") -> Diagnostic:
     return Diagnostic(1, 1, Severity.ERROR, message, hint)
 
 
-def _messages(run: ToolRun, source: Source, bits: int, syntax: Syntax) -> list[Diagnostic]:
+def _messages(
+    run: ToolRun, source: Source, bits: int, syntax: Syntax, listing: str, text: GasSource
+) -> list[Diagnostic]:
     """The messages of `as`, each at its line and column."""
     found: list[Diagnostic] = []
     for row in run.errors.split("\n"):
@@ -118,6 +121,9 @@ def _messages(run: ToolRun, source: Source, bits: int, syntax: Syntax) -> list[D
         if file != "{standard input}":
             # Text of a file that was read in spite of all: none of it is shown.
             continue
+        if number is None and (offset := _OFFSET.search(message)):
+            # The last pass of `as` has forgotten the lines, not the places.
+            number = str(line_of_offset(listing, HEADER_LINES, int(offset.group(1), 16), text.likely) + HEADER_LINES)
         line_number = min(max(int(number or 1) - HEADER_LINES, 1), max(len(source.lines), 1))
         line = source.lines[line_number - 1]
         if kind == "Info":
@@ -166,8 +172,7 @@ class _Linker:
             return None, self.diagnostics
         addresses = self._declared()
         self._place(addresses)
-        likely = self._likely
-        rows = assign_sections(parse_listing(self.listing, HEADER_LINES), self.loaded, likely)
+        rows = assign_sections(parse_listing(self.listing, HEADER_LINES), self.loaded, self.text.likely)
         for section in self.loaded:
             if not section.data:
                 section.data = bytearray(section.size)
@@ -222,12 +227,6 @@ class _Linker:
             elif section.loaded:
                 section.address = cursor + -cursor % section.align
                 cursor = section.address + section.size
-
-    def _likely(self, line: int) -> tuple[str, ...]:
-        sections = self.text.section_of_line
-        before = sections[line - 1] if 0 < line <= len(sections) else ".text"
-        after = sections[line] if 0 <= line < len(sections) else before
-        return before, after
 
     def _relocate(self, rows: list[Row]) -> None:
         by_name = {section.name: section.index for section in self.loaded}

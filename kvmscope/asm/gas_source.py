@@ -41,6 +41,11 @@ class GasSource:
     wide: bool
     """True when the object must be ELF64."""
 
+    def likely(self, line: int) -> tuple[str, str]:
+        """The sections that the bytes of ``line`` can belong to: the one before it, the one after it."""
+        before = self.section_of_line[line - 1] if 0 < line <= len(self.section_of_line) else ".text"
+        return before, self.section_of_line[line] if 0 <= line < len(self.section_of_line) else before
+
 
 def split_labels(text: str) -> tuple[str, str]:
     """``("a: 1: ", "nop")`` for ``a: 1: nop``."""

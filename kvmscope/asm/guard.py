@@ -16,6 +16,7 @@ import capstone
 from capstone import x86_const
 
 from kvmscope.asm.instructions import CONDITIONS, Instruction
+from kvmscope.asm.names import REGISTERS
 from kvmscope.asm.operands import Immediate, Memory, Operand, Reg
 from kvmscope.asm.refusal import Mistake, Refusal
 
@@ -36,10 +37,19 @@ _SIZELESS_WORDS: Final = """
     fxsave64 fxrstor64 xsave64 xrstor64 xsaves64 xrstors64 xsavec64 xsaveopt64 clflush clflushopt clwb lea
     prefetcht0 prefetcht1 prefetcht2 prefetchnta prefetchw prefetch vmptrld vmptrst vmclear vmxon ldmxcsr stmxcsr
     cmpxchg8b cmpxchg16b lldt ltr verr verw lmsw sldt str smsw lds les lss lfs lgs
-    fnstcw fldcw fnstsw fnsave frstor fnstenv fldenv movzx movsx
+    fnstcw fldcw fnstsw fnsave frstor fnstenv fldenv
 """
-_SIZELESS: Final = frozenset(_SIZELESS_WORDS.split()) - {"movzx", "movsx"}
+_SIZELESS: Final = frozenset(_SIZELESS_WORDS.split())
 """Instructions whose memory operand has one size, so that none need be written."""
+_AREA_WORDS: Final = """
+    lgdt lidt sgdt sidt invlpg fxsave fxrstor xsave xrstor xsaveopt xsavec xsaves xrstors fxsave64 fxrstor64 xsave64
+    xrstor64 xsaves64 xrstors64 xsavec64 xsaveopt64 clflush clflushopt clwb prefetcht0 prefetcht1 prefetcht2
+    prefetchnta prefetchw prefetch fnsave frstor fnstenv fldenv lds les lss lfs lgs
+"""
+_AREA: Final = frozenset(_AREA_WORDS.split())
+"""Instructions whose memory is an area: assemblers disagree about which size words it may have."""
+_OWN_SIZE: Final = frozenset({"movzx", "movsx", "cvtsi2sd", "cvtsi2ss", "vcvtsi2sd", "vcvtsi2ss", "crc32"})
+"""Instructions whose memory operand has another size than the register beside it."""
 _DEFAULT_SIZE: Final = frozenset({"push", "pop", "call", "jmp"})
 """Instructions whose memory operand has the mode's size when none is written."""
 _SET_SIZE: Final = frozenset(f"set{code}" for code in CONDITIONS)
@@ -120,10 +130,20 @@ def _operands(
     ours: Sequence[tuple[Operand, int | None]], theirs: Sequence[Any], decoded: Any, instruction: Instruction, bits: int
 ) -> None:
     sizes = [one.info.bits for one, _ in ours if isinstance(one, Reg) and one.info.kind != "segment"]
+    sized = bool(sizes) and instruction.name not in _OWN_SIZE
+    if instruction.name == "mov" and any(isinstance(one, Reg) and one.info.kind == "segment" for one, _ in ours):
+        sized = True
+    if instruction.name in ("lar", "lsl") and len(sizes) == 2 and sizes[1] not in (16, sizes[0]):
+        raise Refusal("operands of these sizes", instruction.text)
+    if instruction.name in ("lss", "lfs", "lgs") and 64 in sizes:
+        raise Refusal("a far pointer for a 64-bit register", instruction.text)
+    kinds = [one.info.kind for one, _ in ours if isinstance(one, Reg)]
+    # Capstone shows the register beside a segment register with the mode's size, not with that of the prefix.
+    moves_segment = instruction.name == "mov" and kinds == ["segment", "gpr"]
     for (mine, number), other in zip(ours, theirs, strict=True):
         if isinstance(mine, Reg):
-            same = other.type == x86_const.X86_OP_REG and decoded.reg_name(other.reg) == mine.name.replace("db", "dr")
-            if not same:
+            name = decoded.reg_name(other.reg) if other.type == x86_const.X86_OP_REG else ""
+            if name != mine.name.replace("db", "dr") and not (moves_segment and _same_number(name, mine)):
                 raise Refusal(f"another register than {mine.name}", instruction.text)
         elif isinstance(mine, Immediate):
             # Capstone gives the size of a sign-extended byte as that of the operation.
@@ -134,9 +154,14 @@ def _operands(
             if not -(1 << narrow - 1) <= number < 1 << narrow:
                 raise Refusal(f"{number:#x} does not fit in {narrow} bits", instruction.text)
         elif isinstance(mine, Memory):
-            _memory(mine, number, other, decoded, instruction, bits, bool(sizes))
+            _memory(mine, number, other, decoded, instruction, bits, sized)
         else:
             raise Refusal("an operand that cannot be compared", instruction.text)
+
+
+def _same_number(name: str, mine: Reg) -> bool:
+    other = REGISTERS.get(name)
+    return other is not None and (other.kind, other.number) == (mine.info.kind, mine.info.number)
 
 
 def _memory(
@@ -158,6 +183,8 @@ def _memory(
     segment = _SEGMENT_IDS.get(needed_segment(mine), 0)
     if memory.segment != segment:
         raise Refusal("another segment", text)
+    if mine.size and instruction.name in _AREA:
+        raise Refusal(f"a size of memory for '{instruction.name}'", text)
     if mine.size:
         if other.size * 8 != mine.size:
             raise Refusal("another size of memory in the built-in assembler's bytes", text)
@@ -179,8 +206,6 @@ def needed_segment(memory: Memory) -> str:
 
 
 def _address_bits(memory: Memory, bits: int) -> int:
-    from kvmscope.asm.names import REGISTERS
-
     register = memory.base or memory.index
     return REGISTERS[register].bits if register else bits
 

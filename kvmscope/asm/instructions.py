@@ -47,17 +47,19 @@ _SUFFIXES: Final = {"b": 8, "w": 16, "l": 32, "q": 64}
 _GENERAL_WORDS: Final = """
     adc add and bsf bsr bt btc btr bts cmp cmpxchg dec div idiv imul in inc lar lea lsl mov mul neg nop not or out
     pop push rcl rcr rol ror sal sar sbb shl shld shr shrd sldt smsw str sub test xadd xchg xor lldt ltr verr verw lmsw
-    bswap popcnt lzcnt tzcnt rdfsbase rdgsbase wrfsbase wrgsbase movnti adcx adox rdrand rdseed
+    bswap popcnt lzcnt tzcnt movnti adcx adox
 """
 _GENERAL: Final = frozenset(_GENERAL_WORDS.split())
 """Instructions whose AT&T name may carry the size of its operands."""
+_SHIFTS: Final = frozenset({"shl", "shr", "sal", "sar", "rol", "ror", "rcl", "rcr", "shld", "shrd"})
 _FIXED_SUFFIX: Final = {
     ("callq", 64): "call", ("jmpq", 64): "jmp", ("calll", 32): "call", ("jmpl", 32): "jmp", ("callw", 16): "call",
     ("jmpw", 16): "jmp", ("retq", 64): "ret", ("retl", 32): "ret", ("retw", 16): "ret", ("leaveq", 64): "leave",
     ("leavel", 32): "leave", ("lretl", 32): "lret", ("lretw", 16): "lret", ("lgdtl", 32): "lgdt",
     ("lidtl", 32): "lidt", ("sgdtl", 32): "sgdt", ("sidtl", 32): "sidt", ("lgdtw", 16): "lgdt",
     ("lidtw", 16): "lidt", ("sgdtw", 16): "sgdt", ("sidtw", 16): "sidt", ("ljmpl", 32): "ljmp",
-    ("ljmpw", 16): "ljmp", ("lcalll", 32): "lcall", ("lcallw", 16): "lcall",
+    ("ljmpw", 16): "ljmp", ("vmreadl", 32): "vmread", ("vmreadl", 16): "vmread", ("vmreadq", 64): "vmread",
+    ("vmwritel", 32): "vmwrite", ("vmwritel", 16): "vmwrite", ("vmwriteq", 64): "vmwrite", ("lcalll", 32): "lcall", ("lcallw", 16): "lcall",
 }  # fmt: skip
 """AT&T names whose suffix is the mode's own size, and so changes nothing."""
 _SAME_ORDER: Final = frozenset({"enter", "bound", "invlpga", "monitor", "mwait", "monitorx", "mwaitx"})
@@ -68,11 +70,10 @@ _PASS: Final = frozenset(
      "xrstors64", "xsavec64", "xsaveopt64", "clflush", "clflushopt", "clwb", "prefetcht0", "prefetcht1", "prefetcht2",
      "prefetchnta", "prefetchw", "prefetch", "vmptrld", "vmptrst", "vmclear", "vmxon", "ldmxcsr", "stmxcsr", "cmpxchg8b",
      "cmpxchg16b", "arpl", "int", "aam", "aad", "ret", "lret", "retf", "ud0", "ud1", "fnstcw", "fldcw", "fnstsw",
-     "fnsave", "frstor", "fnstenv", "fldenv", "vmrun", "vmload", "vmsave", "clzero", "cldemote"}
+     "fnsave", "frstor", "fnstenv", "fldenv", "vmrun", "vmload", "vmsave", "clzero", "cldemote",
+     "rdfsbase", "rdgsbase", "wrfsbase", "wrgsbase", "vmread", "vmwrite", "rdrand", "rdseed"}
 )  # fmt: skip
 """AT&T names that are the Intel names and take no suffix."""
-_VMREAD: Final = {"vmread": "vmread", "vmwrite": "vmwrite", "vmreadl": "vmread", "vmwritel": "vmwrite",
-                  "vmreadq": "vmread", "vmwriteq": "vmwrite"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,8 @@ def _far_pair(name: str, operands: tuple[Operand, ...]) -> tuple[Operand, ...]:
 
 def _att(name: str, parts: list[str], bits: int, prefixes: bytes, text: str) -> Instruction:
     base = _FIXED_SUFFIX.get((name, bits), name)
+    if name[:3] == "jmp" and base != name and not (parts and parts[0].startswith("*")):
+        raise Refusal(f"'{name}' is for indirect jumps", name)
     branch = base in BRANCHES
     operands = [parse_att(part, branch=branch) for part in parts]
     if base not in _SAME_ORDER and base not in ("ljmp", "lcall"):
@@ -142,8 +145,6 @@ def _att(name: str, parts: list[str], bits: int, prefixes: bytes, text: str) -> 
     if base in _SAME_ORDER:
         raise Refusal(f"'{name}' with operands is not known to the built-in assembler", name)
     vector = any(isinstance(one, Reg) and one.info.kind in ("xmm", "ymm", "mm") for one in operands)
-    if base in _VMREAD:
-        return Instruction(_VMREAD[base], tuple(operands), prefixes, 0, text)
     if re.fullmatch(r"mov[zs][bw][wlq]", base) and len(operands) == 2:
         return _extend(base, operands, prefixes, text)
     if base in ("movabs", "movabsq"):
@@ -187,8 +188,14 @@ def _extend(name: str, operands: list[Operand], prefixes: bytes, text: str) -> I
 
 def _sized(name: str, operands: list[Operand], size: int, prefixes: bytes, text: str) -> Instruction:
     """Give memory the size of the suffix and hold the registers to it."""
-    general = [one.info.bits for one in operands if isinstance(one, Reg) and one.info.kind == "gpr"]
-    if size and name not in ("in", "out") and not name.startswith(("sh", "sa", "rc", "ro")) and set(general) - {size}:
+    # The count of a shift and the port of IN and OUT have sizes of their own.
+    other = "dx" if name in ("in", "out") else "cl" if name in _SHIFTS else ""
+    general = [
+        one.info.bits for one in operands if isinstance(one, Reg) and one.info.kind == "gpr" and one.name != other
+    ]
+    if name in _SHIFTS and operands and isinstance(operands[0], Reg):
+        general.append(operands[0].info.bits)
+    if size and set(general) - {size}:
         raise Mistake(f"a register of '{text}' has not the size of the suffix", text)
     if size:
         operands = [replace(one, size=size) if isinstance(one, Memory) else one for one in operands]

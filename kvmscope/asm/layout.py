@@ -190,6 +190,9 @@ class Layout:
     def _field(self, field: Field, end: int, item: Item) -> bytes:
         value = self.value(field.value)
         number = value.number - (end if field.relative else 0)
+        if number >> 63 == 1 and field.signed:
+            # The upper half of the address space, as a number whose sign is extended.
+            number -= 1 << 64
         bits = 8 * field.size
         token = next(iter(sorted(names_in(field.value))), "").split("#")[0]
         if field.relative and (item.bits == 16 or field.size == 2) and value.number >> 16 == end >> 16 and bits >= 16:

@@ -13,7 +13,7 @@ from typing import Final
 
 from kvmscope.asm.elfobj import ObjectSection
 
-__all__ = ["LISTING_OPTIONS", "Row", "assign_sections", "parse_listing"]
+__all__ = ["LISTING_OPTIONS", "Row", "assign_sections", "line_of_offset", "parse_listing"]
 
 _WORDS: Final = 8
 _CONTINUATION: Final = 63
@@ -58,6 +58,19 @@ def _finish(rows: list[Row], parts: list[str]) -> None:
         rows[-1].data = bytes.fromhex("".join(parts).replace(" ", ""))
         rows[-1].truncated = len(rows[-1].data) >= _FULL
         parts.clear()
+
+
+def line_of_offset(text: str, header_lines: int, offset: int, likely: Callable[[int], Sequence[str]]) -> int:
+    """The line that holds ``offset`` in a listing of a failed run, which has bytes but no offsets; 1 if none does."""
+    reached: dict[str, int] = {}
+    for match in re.finditer(r"^ *(\d+) \?\?\?\? ((?:[0-9A-F]{2,8} ?)+)", text, re.MULTILINE):
+        line = int(match.group(1)) - header_lines
+        section = likely(line)[0]
+        start = reached.get(section, 0)
+        reached[section] = start + len(match.group(2).replace(" ", "")) // 2
+        if start <= offset < reached[section]:
+            return line
+    return 1
 
 
 def assign_sections(

@@ -176,7 +176,7 @@ def _intel_memory(text: str, size: int, segment: str) -> Memory:
             f"'{text}' mixes addition and bit operators", text, "put parentheses around the part that comes first"
         )
     displacement = _plain("".join(rest)) if rest else None
-    return _checked(Memory(size, segment, base, index, scale, displacement), text)
+    return _checked(Memory(size, segment, base, index, scale, displacement), text, swap=True)
 
 
 def _terms(text: str) -> list[tuple[str, str]]:
@@ -200,7 +200,7 @@ def _terms(text: str) -> list[tuple[str, str]]:
     return out
 
 
-def _checked(memory: Memory, text: str) -> Memory:
+def _checked(memory: Memory, text: str, *, swap: bool) -> Memory:
     """Put base and index where the encoding has them; refuse registers that can be neither."""
     base, index, scale = memory.base, memory.index, memory.scale
     bits = {REGISTERS[name].bits for name in (base, index) if name}
@@ -213,6 +213,8 @@ def _checked(memory: Memory, text: str) -> Memory:
         raise Mistake(f"'{text}': the instruction pointer takes no index", text)
     if index.endswith("sp") and index in ("sp", "esp", "rsp"):
         if scale != 1 or base == index:
+            raise Mistake(f"{index} cannot be an index", index)
+        if not swap:
             raise Mistake(f"{index} cannot be an index", index)
         base, index = index, base
     if bits == {16}:
@@ -276,4 +278,4 @@ def _att_memory(displacement: str, inner: str, segment: str, text: str) -> Memor
     if len(parts) > 3 or scale not in ("1", "2", "4", "8"):
         raise Refusal(f"'{text}' is no address", text, "an address is displacement(base, index, scale)")
     tree = _att_plain(displacement) if displacement else None
-    return _checked(Memory(0, segment, base, index, int(scale), tree), text)
+    return _checked(Memory(0, segment, base, index, int(scale), tree), text, swap=False)

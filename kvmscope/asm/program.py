@@ -359,7 +359,8 @@ class Program:
         code = fixed_bytes(words[0], self.bits, self.syntax) if len(words) == 1 else None
         if code is None or not prefix:
             return code
-        if words[0][:4] not in ("movs", "cmps", "stos", "lods", "scas") and words[0][:3] not in ("ins", "out", "ret"):
+        string = words[0][:4] in ("movs", "cmps", "stos", "lods", "scas") or words[0][:3] in ("ins", "out")
+        if prefix == b"\xf0" or not (string or words[0] == "ret"):
             raise Refusal("a prefix on this instruction", text)
         # The order of GNU as: operand size, repeat, REX.
         at = 1 if code[:1] == b"\x66" else 0
