@@ -37,7 +37,8 @@ SYNC_TICKS: Final = 100_000
 HISTORY_LIMIT: Final = 256 << 20
 """Bytes that a machine's history may hold."""
 _SLICE_SECONDS: Final = 0.010
-_MIN_SLICE: Final = 1_000
+_MIN_SLICE: Final = 50
+_MAX_SLICE: Final = 25_000
 _STUCK: Final = 1_000
 """Empty runs in a row after which a replay is given up."""
 
@@ -69,7 +70,7 @@ class _Ram:
 
 
 class Machine:
-    """See the module.  Not thread-safe, but for `request_pause`: a `Session` owns one on a thread of its own."""
+    """See the module.  Not thread-safe, but for `wake`: a `Session` owns one on a thread of its own."""
 
     def __init__(
         self, config: MachineConfig, image: Image, *, engine: str = "unicorn", history_limit: int = HISTORY_LIMIT
@@ -82,7 +83,7 @@ class Machine:
         self._boot = prepare(config, image)
         self._breakpoints: frozenset[int] = frozenset()
         self._marks = 0
-        self._slice = 20_000
+        self._slice = 1_000
         self._start(self._boot)
 
     def _start(self, boot: Boot) -> None:
@@ -218,7 +219,11 @@ class Machine:
         refused = self._refused()
         if refused is not None:
             return refused
+        before = self.tick
         self._settle(self._engine.step())
+        if self.tick == before and self._stop.reason is StopReason.PAUSED:
+            # Somebody woke a command that was already over.
+            self._settle(self._engine.step())
         if not self._stop.reason.final and self._stop.reason is not StopReason.BUDGET:
             self._stop = Stop(StopReason.STEP, self.tick)
         return self._stop
@@ -273,13 +278,18 @@ class Machine:
         if edit is not None:
             limit = min(limit, edit)
         began = time.monotonic()
-        if limit > clock:
-            self._settle(self._engine.run(limit - clock))
+        if limit <= clock:
+            self._stop = Stop(StopReason.SLICE, clock)
+            return True
+        self._settle(self._engine.run(limit - clock))
         done = self.tick - clock
         elapsed = time.monotonic() - began
         if done >= _MIN_SLICE:
             wanted = int(done * _SLICE_SECONDS / max(elapsed, 1e-6))
-            self._slice = max(_MIN_SLICE, min(SYNC_TICKS, wanted))
+            self._slice = max(_MIN_SLICE, min(_MAX_SLICE, wanted, 8 * self._slice))
+        if self._stop.reason is StopReason.PAUSED:
+            # Woken: whoever drives the command looks at its cancel event.
+            self._stop = Stop(StopReason.SLICE, self.tick)
         if self._stop.reason is not StopReason.SLICE:
             return True
         # The engine looks for breakpoints before each instruction that it starts, so not at the slice's very end.
@@ -433,8 +443,8 @@ class Machine:
             linear, size = linear + part, size - part
         return bytes(out)
 
-    def request_pause(self) -> None:
-        """End a run at the next instruction boundary; may be called from another thread."""
+    def wake(self) -> None:
+        """Let the running command look at its cancel event now; may be called from another thread."""
         self._engine.request_stop(Stop(StopReason.PAUSED))
 
     # life

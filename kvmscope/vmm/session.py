@@ -167,6 +167,7 @@ class Session:
         self._cancel = threading.Event()
         self._lock = threading.Lock()
         self._pending = 0
+        self._machine: Machine | None = None
         self._last_progress = 0.0
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="kvmscope-vcpu", daemon=True)
@@ -199,6 +200,8 @@ class Session:
                 self._pending -= 1
             if self._pending:
                 self._cancel.set()
+                if self._machine is not None:
+                    self._machine.wake()
 
     def close(self) -> None:
         """End everything and release the machine; returns when the thread has ended."""
@@ -213,15 +216,8 @@ class Session:
     # on the session's thread
 
     def _work(self) -> None:
-        machine: Machine | None = None
-        try:
-            machine = self._factory()
-            machine.mark()
-            self._listener(Started(machine.snapshot()))
-        except KvmscopeError as error:
-            self._listener(Failed(error))
-        except Exception as error:
-            self._listener(Failed(_wrapped(error)))
+        self._boot()
+        machine = self._machine
         try:
             while (command := self._commands.get()) is not None:
                 if machine is None:
@@ -234,7 +230,21 @@ class Session:
                 self._listener(message)
         finally:
             if machine is not None:
+                with self._lock:
+                    self._machine = None
                 machine.close()
+
+    def _boot(self) -> None:
+        try:
+            machine = self._factory()
+            machine.mark()
+        except KvmscopeError as error:
+            self._listener(Failed(error))
+        except Exception as error:
+            self._listener(Failed(_wrapped(error)))
+        else:
+            self._machine = machine
+            self._listener(Started(machine.snapshot()))
 
     def _carry_out(self, machine: Machine, command: Command) -> Message:
         try:

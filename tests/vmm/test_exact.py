@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from kvmscope.vmm import board as board_module
+from kvmscope.vmm import dirty
 from kvmscope.vmm import machine as machine_module
 from kvmscope.vmm.engine import StopReason
 from kvmscope.vmm.machine import Machine
@@ -97,6 +98,12 @@ def test_every_jump_is_exact(make: Make, guest: Guest) -> None:
             assert state(m) == wanted[tick], "and forward again"
     m.run(guest.ticks - m.tick)
     assert state(m) == wanted[guest.ticks]
+
+
+def test_history_without_help_of_the_kernel(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dirty, "tracker_name", lambda: "compare")
+    test_every_jump_is_exact(make, GUESTS[0])
+    test_step_deltas_are_exact(make, GUESTS[3])
 
 
 @pytest.mark.parametrize("guest", GUESTS, ids=IDS)

@@ -71,7 +71,12 @@ def test_a_flood_of_faults_is_bounded(boot: Boot) -> None:
 
 FINAL: list[tuple[str, str, StopReason, dict[str, object]]] = [
     ("INS into a read-only page", "mov edi, 0x200000\n mov edx, 0xe0\n insb\n hlt", StopReason.EXCEPTION, {}),
-    ("INS to nowhere", "mov rdi, 0x7fffffffff000\n mov edx, 0xe0\n mov ecx, 5\n rep insb\n hlt", StopReason.EXCEPTION, {}),
+    (
+        "INS to nowhere",
+        "mov rdi, 0x7fffffffff000\n mov edx, 0xe0\n mov ecx, 5\n rep insb\n hlt",
+        StopReason.EXCEPTION,
+        {},
+    ),
     (
         "OUTS from nowhere",
         "mov rsi, 0x123456789000\n mov edx, 0x3f8\n mov ecx, 9\n rep outsb\n hlt",

@@ -109,6 +109,19 @@ def test_stop_ends_a_run_at_once_and_drops_what_waits(desk: Open) -> None:
     assert isinstance(d.do(Run(10)), Stopped)
 
 
+def test_waking_a_command_that_is_over_costs_nothing(desk: Open) -> None:
+    m = machine()
+    m.wake()
+    assert m.step().tick == 1
+    m.wake()
+    assert m.run(100).tick == 101
+    m.wake()
+    assert m.goto(50).tick == 50
+    m.wake()
+    assert m.goto(101).tick == 101
+    m.close()
+
+
 def test_a_guest_can_be_paused_anywhere_and_history_holds(desk: Open) -> None:
     d = desk()
     d.next()
