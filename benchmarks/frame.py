@@ -36,12 +36,12 @@ def _drain(fd: int, quiet: float, limit: float = 5.0) -> float:
 def rows() -> list[Row]:
     pid, fd = pty.fork()
     if pid == 0:
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
         os.environ.update(TERM="xterm-256color", COLORTERM="truecolor")
         os.execv(
             sys.executable,
             [sys.executable, "-m", "kvmscope", str(ROOT / "reproducers" / "self-modifying.asm")],
         )
-    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
     out = []
     try:
         _drain(fd, 2.0, 20)

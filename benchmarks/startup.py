@@ -23,9 +23,9 @@ def first_frame(argv: list[str], needle: bytes) -> None:
     """Start ``argv`` on a 160x50 pty and wait until ``needle`` has been drawn; then end it."""
     pid, fd = pty.fork()
     if pid == 0:
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
         os.environ.update(TERM="xterm-256color", COLORTERM="truecolor", TEXTUAL_ANIMATIONS="none")
         os.execv(argv[0], argv)
-    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
     seen = b""
     deadline = time.monotonic() + 20
     try:

@@ -1,0 +1,61 @@
+"""Write docs/keys.md from the tables that the program itself uses: ``python -m docs.generate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kvmscope.debug.commands import COMMANDS
+from kvmscope.ui.actions import ACTIONS
+from kvmscope.ui.keymap import spelled
+
+HEADINGS = {
+    "run": "Forward",
+    "back": "Backwards: the same letter in uppercase",
+    "look": "Looking",
+    "edit": "Editing",
+    "file": "Files",
+    "app": "Always",
+}
+
+PANEL_KEYS = """\
+## In a panel
+
+Digits `1` to `9` and `0` bring a panel to the front; `<` and `>` turn the dock's pages; `Tab` goes round.
+
+| key | |
+|---|---|
+| `↑` `↓` `j` `k`, `PgUp` `PgDn`, `Home` `End` | move the cursor, scroll |
+| `←` `→` `h` `l` | field by field in a row |
+| `Enter`, double click | open it: a tick goes there, an address is shown, a register or a byte is edited in place |
+| click on the editor's gutter | set or clear a breakpoint |
+"""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def keys_page() -> str:
+    """The whole page."""
+    out = [
+        "# Keys and commands",
+        "",
+        "Letters work while the source is not being edited; `i` edits, `Esc` leaves. `?` shows this in the tool.",
+        "",
+    ]
+    for group, heading in HEADINGS.items():
+        out += [f"## {heading}", "", "| key | action | |", "|---|---|---|"]
+        for action in ACTIONS:
+            if action.group != group:
+                continue
+            keys = " ".join(f"`{key}`" for key in spelled(action.id, all_keys=True).split())
+            out.append(f"| {keys or '(palette)'} | {action.title} | {action.help} |")
+        out.append("")
+    out += [PANEL_KEYS, "## The `:` command line", ""]
+    out += ["gdb's words; an unambiguous beginning of one is enough, `Tab` completes.", "", "| command | |", "|---|---|"]
+    out += [f"| `{_cell(command.usage)}` | {_cell(command.help)} |" for command in COMMANDS]
+    return "\n".join(out) + "\n"
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name("keys.md").write_text(keys_page(), encoding="utf-8")
