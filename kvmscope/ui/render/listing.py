@@ -21,7 +21,7 @@ __all__ = ["Entry", "entries_before", "entries_from"]
 _LONGEST: Final = 15
 _DATA_CHUNK: Final = 8
 """Bytes of a data directive that one row shows."""
-_PAGES: Final = 15
+_PAGES: Final = 3
 """Whole pages of zeros that one entry takes."""
 _DULL: Final = 0x1000
 """Bytes of zeros behind which a listing ends."""

@@ -5,8 +5,9 @@ A table is read when its row is opened; what a table holds is kept by its conten
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 from kvmscope.ui.line_panel import Key, Kind, Row, Span
 from kvmscope.ui.render.reader import Reader
@@ -19,8 +20,13 @@ _MOST: Final = 2000
 """Rows drawn at most: a guest may build tables without end."""
 
 
-class _Run(NamedTuple):
-    """Neighbouring entries that map on with equal rights; one entry alone is a run of itself."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """Neighbouring entries that map on with equal rights; one entry alone is a run of itself.
+
+    Compared by identity: `_runs` keeps them, and hashing up to 512 entries for each row drawn would cost more than
+    drawing it.
+    """
 
     entries: tuple[TableEntry, ...]
 
@@ -65,6 +71,12 @@ def _runs(table: Table, data: bytes) -> tuple[_Run, ...]:
         else:
             runs.append([entry])
     return tuple(_Run(tuple(run)) for run in runs)
+
+
+@lru_cache(maxsize=64)
+def _apart(run: _Run) -> tuple[_Run, ...]:
+    """The entries of a run, each a run of its own."""
+    return tuple(_Run((entry,)) for entry in run.entries)
 
 
 def _continues(left: TableEntry, right: TableEntry) -> bool:
@@ -123,8 +135,7 @@ def _table(reader: Reader, table: Table, path: str, width: int, opened: frozense
             _table(reader, run.head.child, name, width, opened, rows)
         elif len(run.entries) > 1:
             rows += [
-                _run_row(_Run((entry,)), "", table.depth + 1, width, False, _changed(reader, table, _Run((entry,))))
-                for entry in run.entries
+                _run_row(one, "", table.depth + 1, width, False, _changed(reader, table, one)) for one in _apart(run)
             ]
 
 
