@@ -8,7 +8,6 @@ stepped, paused or replayed differently are the same run.  Wall time only ever d
 
 from __future__ import annotations
 
-import mmap
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -24,6 +23,7 @@ from kvmscope.vmm.config import MachineConfig
 from kvmscope.vmm.engine import Engine, Stop, StopReason
 from kvmscope.vmm.engines import make_engine
 from kvmscope.vmm.history import Checkpoint, History
+from kvmscope.vmm.ram import PAGE, Ram
 from kvmscope.vmm.record import EventView
 from kvmscope.vmm.snapshot import Delta, Snapshot, diff_states
 from kvmscope.x86.paging import translate
@@ -32,7 +32,6 @@ from kvmscope.x86.state import CpuState
 
 __all__ = ["HISTORY_LIMIT", "SYNC_TICKS", "Machine", "Mark"]
 
-_PAGE: Final = 4096
 SYNC_TICKS: Final = 100_000
 HISTORY_LIMIT: Final = 256 << 20
 """Bytes that a machine's history may hold."""
@@ -53,22 +52,6 @@ class Mark:
     positions: tuple[int, int, int]
 
 
-class _Ram:
-    """`GuestMemory` of a machine: its RAM and RAM-like device memory, live."""
-
-    def __init__(self, ram: mmap.mmap, board: Board) -> None:
-        self._ram = ram
-        self._board = board
-        self.size = len(ram)
-
-    def read(self, physical: int, size: int) -> bytes | None:
-        if physical < 0 or size < 0:
-            return None
-        if physical + size <= self.size:
-            return None if self._ram.closed else self._ram[physical : physical + size]
-        return self._board.bus.peek(physical, size)
-
-
 class Machine:
     """See the module.  Not thread-safe, but for `wake`: a `Session` owns one on a thread of its own."""
 
@@ -87,16 +70,14 @@ class Machine:
         self._start(self._boot)
 
     def _start(self, boot: Boot) -> None:
-        self._ram = mmap.mmap(-1, self.config.memory, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        for number, content in boot.pages.items():
-            self._ram[number * _PAGE : (number + 1) * _PAGE] = content
-        self._board = Board(self._ram, self.config.budget)
-        self.memory = _Ram(self._ram, self._board)
-        self._engine: Engine = make_engine(self.engine_name, self._ram, self._board, self.config.cpu)
+        self.memory = Ram(self.config.memory, boot.pages)
+        self._board = Board(self.memory.buffer, self.config.budget)
+        self.memory.peek = self._board.bus.peek
+        self._engine: Engine = make_engine(self.engine_name, self.memory.buffer, self._board, self.config.cpu)
         self._board.engine = self._engine
         self._engine.set_state(boot.state)
         self._engine.set_breakpoints(self._breakpoints)
-        self._history = History(self._ram, boot.pages, self._checkpoint(), self._history_limit)
+        self._history = History(self.memory.buffer, boot.pages, self._checkpoint(), self._history_limit)
         self._next_sync = SYNC_TICKS
         self._last_tick = 0
         self._state: CpuState | None = None
@@ -392,14 +373,14 @@ class Machine:
 
     def write_memory(self, physical: int, data: bytes) -> None:
         """Change RAM.  In the past, this cuts the future.  Raises UsageError where there is no RAM."""
-        if not 0 <= physical <= len(self._ram) - len(data):
+        if not 0 <= physical <= self.memory.size - len(data):
             raise UsageError(
                 "There is no RAM to write to",
-                f"{physical:#x}-{physical + len(data) - 1:#x}; RAM is 0x0-{len(self._ram) - 1:#x}",
+                f"{physical:#x}-{physical + len(data) - 1:#x}; RAM is 0x0-{self.memory.size - 1:#x}",
             )
 
         def write() -> None:
-            self._ram[physical : physical + len(data)] = data
+            self.memory.buffer[physical : physical + len(data)] = data
             self._engine.memory_written(physical, len(data))
 
         if data:
@@ -434,7 +415,7 @@ class Machine:
         """Bytes at a linear address; None if any of them is not mapped or not RAM.  Has no side effect."""
         out = bytearray()
         while size > 0:
-            part = min(size, _PAGE - linear % _PAGE)
+            part = min(size, PAGE - linear % PAGE)
             physical = self.translate(linear)
             data = None if physical is None else self.memory.read(physical, part)
             if data is None:
@@ -464,10 +445,4 @@ class Machine:
         self._closed = True
         self._history.close()
         self._engine.close()
-        # Pages go now, even if something still holds the mapping itself.
-        self._ram.madvise(mmap.MADV_DONTNEED)
-        try:
-            self._ram.close()
-        except BufferError:
-            # The engine's view of RAM lives until it is collected; only address space waits for that.
-            pass
+        self.memory.close()
