@@ -14,6 +14,7 @@ from typing import Final
 
 from kvmscope.asm.elfobj import SHN_ABS, SHN_COMMON, ObjectFile, ObjectSection, read_object, relocate
 from kvmscope.asm.external import ToolRun, run_tool
+from kvmscope.asm.fixed import NEWER_THAN_GAS
 from kvmscope.asm.gas_source import ADDRESS_PREFIX, HEADER_LINES, GasSource, split_labels, translate
 from kvmscope.asm.hints import hint_for, hint_for_symbol, place, place_symbol
 from kvmscope.asm.image import Diagnostic, Image, LineEntry, Section, Severity, Syntax
@@ -67,7 +68,16 @@ def assemble_with_gas(
     gas: Gas, source: Source, bits: int, syntax: Syntax, origin: int
 ) -> tuple[Image | None, list[Diagnostic]]:
     """Assemble ``source``; the image is None exactly when a diagnostic is an error."""
-    text = translate(source, bits, syntax, origin)
+    image, diagnostics = _run(gas, source, bits, syntax, translate(source, bits, syntax, origin), origin)
+    if image is None and any(found.token.lower() in NEWER_THAN_GAS for found in diagnostics):
+        newer = translate(source, bits, syntax, origin, newer=True)
+        return _run(gas, source, bits, syntax, newer, origin)
+    return image, diagnostics
+
+
+def _run(
+    gas: Gas, source: Source, bits: int, syntax: Syntax, text: GasSource, origin: int
+) -> tuple[Image | None, list[Diagnostic]]:
     if text.diagnostics:
         return None, list(text.diagnostics)
     with tempfile.TemporaryDirectory(prefix="kvmscope-as-") as directory:

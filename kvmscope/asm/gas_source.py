@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from kvmscope.asm.fixed import NEWER_THAN_GAS, fixed_bytes
 from kvmscope.asm.image import Diagnostic, Severity, Syntax
 from kvmscope.asm.source import Source, Statement
 
@@ -28,6 +29,7 @@ _LABELS: Final = re.compile(r'(?:(?:[A-Za-z_.$\\][\w.$\\@()]*|\d+|"[^"]*")\s*:\s
 _DIRECTIVE: Final = re.compile(r"(\.[A-Za-z_]\w*)(?:\s+(.*))?$", re.DOTALL)
 _IDENTIFIER: Final = re.compile(r"(?<![\w.$])(?:[A-Za-z_.$][\w.$]*|\d+[bf]\b)")
 _SYMBOLIC_NAME: Final = re.compile(r"[\w.$\\]+")
+_MODES: Final = {".code16": 16, ".code32": 32, ".code64": 64}
 _SECTIONS: Final = (".text", ".data", ".bss")
 
 
@@ -78,15 +80,16 @@ def split_arguments(text: str) -> list[str]:
     return parts
 
 
-def translate(source: Source, bits: int, syntax: Syntax, origin: int) -> GasSource:
-    """Text for `as` from the cleaned ``source``."""
-    return _Translator(source, bits, syntax, origin).run()
+def translate(source: Source, bits: int, syntax: Syntax, origin: int, *, newer: bool = False) -> GasSource:
+    """Text for `as` from the cleaned ``source``; ``newer``: instructions that it may not know become bytes."""
+    return _Translator(source, bits, syntax, origin, newer).run()
 
 
 class _Translator:
-    def __init__(self, source: Source, bits: int, syntax: Syntax, origin: int) -> None:
+    def __init__(self, source: Source, bits: int, syntax: Syntax, origin: int, newer: bool) -> None:
         self.source = source
-        self.bits = bits
+        self.bits = self.mode = bits
+        self.newer = newer
         self.syntax = syntax
         self.diagnostics: list[Diagnostic] = []
         self.section = ".text"
@@ -124,14 +127,16 @@ class _Translator:
         labels, rest = split_labels(statement.text)
         match = _DIRECTIVE.match(rest)
         if match is None:
-            return None
+            return self._bytes_of(labels, rest) if self.newer else None
         name, arguments = match.group(1).lower(), (match.group(2) or "").strip()
         if name in (".include", ".incbin"):
             message = f"'{match.group(1)}' is refused: a reproducer is one self-contained file"
             hint = "paste the text, or declare the bytes with .byte or a [[memory]] table"
             self._error(statement, match.group(1), message, hint)
             return ""
-        if name in _SECTIONS:
+        if name in _MODES:
+            self.mode = _MODES[name]
+        elif name in _SECTIONS:
             self._enter(name)
         elif name in (".pushsection", ".section"):
             if name == ".pushsection":
@@ -144,6 +149,12 @@ class _Translator:
         elif name == ".org":
             return self._org(statement, labels, arguments)
         return None
+
+    def _bytes_of(self, labels: str, rest: str) -> str | None:
+        """``.byte`` for an instruction that is younger than this GNU as."""
+        name = rest.strip().lower()
+        code = fixed_bytes(name, self.mode, self.syntax) if name in NEWER_THAN_GAS else None
+        return None if code is None else f"{labels}.byte {','.join(map(hex, code))}"
 
     def _enter(self, name: str) -> None:
         self.previous, self.section = self.section, name
