@@ -152,6 +152,9 @@ class Env:
         self._flags_buffer = ctypes.c_uint64(0)
         self._flags_pointer = ctypes.byref(self._flags_buffer)
         self._eflags_id = UC_X86_REG_EFLAGS
+        self.tlb: dict[int, tuple[int, int, bool, int]] = {}
+        """Translations that Python's accesses keep (`Memory`), flushed with Unicorn's."""
+        self.pages: dict[int, int] = {}
         tlb = self.address + TLB["start"]
         self._tlb = tuple(
             (ctypes.c_uint64 * 3).from_address(tlb + TLB["stride"] * mode + TLB["window_begin"])
@@ -244,6 +247,8 @@ class Env:
 
         Unicorn resizes the TLB by *host* time at a flush, up to 24 ms a flush; the window is pinned to prevent it.
         """
+        self.tlb.clear()
+        self.pages.clear()
         for window in self._tlb:
             window[0], window[1], window[2] = 1 << 62, 0, 0
         self._native.flush_tlb()

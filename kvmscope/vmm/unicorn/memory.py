@@ -29,6 +29,8 @@ _HIGH_RESERVED: Final = _ADDRESS & ~((1 << PHYSICAL_BITS) - 1)
 _NX: Final = 1 << 63
 _P, _W, _U, _RSVD, _PK = 1, 2, 4, 8, 32
 
+_TLB_ENTRIES: Final = 4096
+
 _LEVELS4: Final = (
     (39, 0x1FF, True, False),
     (30, 0x1FF, False, True),
@@ -57,6 +59,10 @@ class Memory:
         self.address = ctypes.addressof(self._anchor)
         self._env = env
         self._host = host
+        self._tlb: dict[int, tuple[int, int, bool, int]] = env.tlb
+        """Linear page to (physical page, R/W and U/S of all levels, D is set, protection key): what a TLB may keep."""
+        self._pages: dict[int, int] = env.pages
+        """The same for looks without effects: linear page to physical page."""
         self.code_pages: set[int] = set()
         """Physical page numbers that hold translated code."""
         self.code_written: Callable[[int, int], None] = lambda physical, size: None
@@ -127,9 +133,13 @@ class Memory:
         Raises `Fault`: #PF, or #GP(0) (#SS(0) where ``stack``) for a non-canonical address.
         """
         q = self._env.q
-        cr0 = q[CR]
-        if not cr0 & 1 << 31:
+        if not q[CR] & 1 << 31:
             return linear & (M64 if self._env.d[HFLAGS] & HF.LMA else M32)
+        known = self._tlb.get(linear >> 12)
+        if known is not None:
+            page, rights, dirty, key = known
+            if (dirty or not write) and not self._denied(rights, key, write, user, implicit):
+                return page | linear & 0xFFF
         cr4 = q[CR + 4]
         cr3 = q[CR + 3]
         if self._env.d[HFLAGS] & HF.LMA:
@@ -217,26 +227,37 @@ class Memory:
         implicit: bool,
     ) -> int:
         """Check the accumulated rights, set A and D, and give the address."""
-        env = self._env
-        cr0, cr4 = env.q[CR], env.q[CR + 4]
-        denied = user and not rights & _U
-        if not denied and not user and rights & _U and cr4 & 1 << 21:
-            denied = implicit or not env.q[EFLAGS] & FLAG.AC
-        if not denied and write and not rights & _W:
-            denied = user or bool(cr0 & 1 << 16)
-        if not denied and rights & _U and cr4 & 1 << 22 and env.d[HFLAGS] & HF.LMA:
-            key = env.d[PKRU] >> (2 * (trail[-1][1] >> 59 & 15)) & 3
-            if key & 1 or (key & 2 and write and (user or cr0 & 1 << 16)):
-                raise Fault(14, error | _P | _PK, linear)
+        key = trail[-1][1] >> 59 & 15
+        denied = self._denied(rights, key, write, user, implicit)
         if denied:
-            raise Fault(14, error | _P, linear)
+            raise Fault(14, error | denied, linear)
         last = len(trail) - 1
         for i, (address, entry) in enumerate(trail):
             bits = 0x60 if write and i == last else 0x20
             if entry & bits != bits:
                 # D of the leaf; A of everything on the way.
                 self._set_entry(address, size, entry | bits)
+        if len(self._tlb) >= _TLB_ENTRIES:
+            self._tlb.clear()
+        self._tlb[linear >> 12] = (physical & ~0xFFF, rights, write or bool(trail[last][1] & 0x40), key)
         return physical
+
+    def _denied(self, rights: int, key: int, write: bool, user: bool, implicit: bool) -> int:
+        """Error code bits if the accumulated rights forbid the access, else 0."""
+        env = self._env
+        cr0, cr4 = env.q[CR], env.q[CR + 4]
+        if not rights & _U:
+            if user:
+                return _P
+        elif not user and cr4 & 1 << 21 and (implicit or not env.q[EFLAGS] & FLAG.AC):
+            return _P
+        if write and not rights & _W and (user or cr0 & 1 << 16):
+            return _P
+        if rights & _U and cr4 & 1 << 22 and env.d[HFLAGS] & HF.LMA:
+            access = env.d[PKRU] >> 2 * key & 3
+            if access & 1 or (access & 2 and write and (user or cr0 & 1 << 16)):
+                return _P | _PK
+        return 0
 
     def read(self, linear: int, size: int, user: bool = False, implicit: bool = False, stack: bool = False) -> bytes:
         """Bytes at a linear address, as one access; raises `Fault`."""
@@ -300,6 +321,16 @@ class Memory:
 
     def peek(self, linear: int, size: int) -> bytes:
         """Up to ``size`` bytes of RAM at a linear address, without effects; short where a page is missing."""
+        offset = linear & 0xFFF
+        if offset + size <= 0x1000:
+            page = self._pages.get(linear >> 12)
+            if page is None:
+                page = self.probe(linear & ~0xFFF)
+                if page is None:
+                    return b""
+                self._pages[linear >> 12] = page
+            start = page + offset
+            return bytes(self.ram[start : start + size]) if start + size <= self.size else b""
         out = b""
         while size > 0:
             physical = self.probe(linear)

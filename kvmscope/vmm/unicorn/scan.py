@@ -40,6 +40,8 @@ def _group_15(shape: Shape, code64: bool) -> str | None:
 
 
 def _group_7(shape: Shape, _code64: bool) -> str | None:
+    if shape.modrm < 0xC0 and shape.modrm & 0x38 == 0x38:
+        return Kind.INVLPG
     return Kind.XSETBV if shape.modrm == 0xD1 else None
 
 

@@ -43,6 +43,7 @@ class Kind:
     UNDEFINED: Final = "undefined instruction"
     BRANCH16: Final = "66-prefixed near branch"
     ALIGNED: Final = "aligned SSE operand"
+    INVLPG: Final = "INVLPG"
 
 
 def _protected(cpu: Cpu) -> bool:
@@ -228,6 +229,14 @@ def _aligned(cpu: Cpu, ins: Instruction) -> bool:
     return False
 
 
+def _invlpg(cpu: Cpu, ins: Instruction) -> bool:
+    """Python's accesses keep translations too."""
+    if not cpu.env.cpl:
+        cpu.env.tlb.clear()
+        cpu.env.pages.clear()
+    return False
+
+
 HANDLERS: Final[dict[str, Callable[[Cpu, Instruction], bool]]] = {
     Kind.FAR_JUMP: _far_jump,
     Kind.FAR_CALL: _far_call,
@@ -245,4 +254,5 @@ HANDLERS: Final[dict[str, Callable[[Cpu, Instruction], bool]]] = {
     Kind.UNDEFINED: _undefined,
     Kind.BRANCH16: _branch16,
     Kind.ALIGNED: _aligned,
+    Kind.INVLPG: _invlpg,
 }

@@ -82,6 +82,14 @@ class Stack:
         self.skip(size)
         return int.from_bytes(raw, "little")
 
+    def pop_many(self, size: int, count: int) -> list[int]:
+        """The next ``count`` items.  Raises `Fault` (#SS(0), #PF)."""
+        if not self._code64:
+            return [self.pop(size) for _ in range(count)]
+        raw = self._cpu.memory.read(self.pointer, size * count, user=self._user, stack=True)
+        self.skip(size * count)
+        return [int.from_bytes(raw[i : i + size], "little") for i in range(0, size * count, size)]
+
     def skip(self, size: int) -> None:
         """Move over ``size`` bytes."""
         self.pointer = self.pointer & ~self._mask | self.pointer + size & self._mask
@@ -294,7 +302,7 @@ def far_return(cpu: Cpu, ins: Instruction) -> None:
     stack.skip(release)
     sp = stack.pop(size)
     ss = stack.pop(size) & 0xFFFF
-    _outward(cpu, code, ip, ss, sp, size, release)
+    _outward(cpu, code, ip, ss, sp, release)
 
 
 def _return_code(cpu: Cpu, selector: int) -> _Code:
@@ -315,7 +323,7 @@ def _return_code(cpu: Cpu, selector: int) -> _Code:
     return target
 
 
-def _outward(cpu: Cpu, code: _Code, ip: int, ss: int, sp: int, size: int, release: int) -> None:
+def _outward(cpu: Cpu, code: _Code, ip: int, ss: int, sp: int, release: int) -> None:
     """Return to an outer ring (or, by IRET, anywhere from 64-bit mode): SS and RSP, then CS and RIP."""
     env = cpu.env
     s_low = s_high = 0
@@ -388,9 +396,12 @@ def iret(cpu: Cpu, ins: Instruction) -> None:
         return
     code64 = bool(env.d[HFLAGS] & HF.CS64)
     stack = Stack(cpu)
-    ip = stack.pop(size)
-    selector = stack.pop(size) & 0xFFFF
-    image = stack.pop(size)
+    sp = ss = 0
+    if code64:
+        ip, selector, image, sp, ss = stack.pop_many(size, 5)
+    else:
+        ip, selector, image = stack.pop_many(size, 3)
+    selector &= 0xFFFF
     cpl = env.cpl
     if size == 4 and image & FLAG.VM and not cpl and not env.long_mode:
         _to_virtual_8086(cpu, stack, ip, selector, image)
@@ -404,9 +415,9 @@ def iret(cpu: Cpu, ins: Instruction) -> None:
     if size == 2:
         mask &= 0xFFFF
     if code.cpl > cpl or code64:
-        sp = stack.pop(size)
-        ss = stack.pop(size) & 0xFFFF
-        _outward(cpu, code, ip, ss, sp, size, 0)
+        if not code64:
+            sp, ss = stack.pop_many(size, 2)
+        _outward(cpu, code, ip, ss & 0xFFFF, sp, 0)
     else:
         _check_target(cpu, code, ip)
         _enter(cpu, code, ip)
