@@ -315,7 +315,8 @@ def _msr_rows(frame: _Frame) -> list[Row]:
 @lru_cache(maxsize=512)
 def _msr_row(width: int, index: int, name: str, longest: int, value: int, before: int) -> Row:
     changed = value != before
-    key = Key(Kind.REGISTER, f"msr:{index:#x}", f"{value:#x}", value)
+    # Not a register that can be written by name; many hold an address, which can be looked at.
+    key = Key(Kind.MEMORY, value, f"{value:#x}", value)
     return row(
         width,
         (
