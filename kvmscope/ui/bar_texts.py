@@ -5,6 +5,7 @@ Stop reasons are compared as the words they are: this module draws the first pai
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from kvmscope.ui.actions import BY_ID
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from kvmscope.vmm.events import Event
     from kvmscope.vmm.snapshot import Snapshot
 
-__all__ = ["event_text", "footer", "header", "status"]
+__all__ = ["displays", "event_text", "footer", "header", "status"]
 
 _RULE: Final = BarItem(" │ ", "bar_rule")
 _RUN_KEYS: Final = (
@@ -132,6 +133,19 @@ def status(bench: Workbench) -> tuple[BarItem, ...]:
         return (BarItem(f" Changed: {spelled('edit.leave')} assembles it and starts again", "bar"),)
     title = result.reproducer.title if result is not None and result.reproducer is not None else ""
     return (BarItem(f" {title}", "bar"),)
+
+
+def displays(lines: Sequence[str], width: int) -> list[BarItem]:
+    """Displayed expressions for the right end of the status line, as many as half of it takes."""
+    items: list[BarItem] = []
+    room = width // 2
+    for line in lines:
+        text = f" {line.partition(': ')[2] or line} "
+        room -= len(text) + 1
+        if room < 0:
+            break
+        items += [BarItem("│", "bar_rule"), BarItem(text, "bar_strong")]
+    return items
 
 
 def _place(view: View) -> str:

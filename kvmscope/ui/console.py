@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import ClassVar
 
-from kvmscope.ui.line_panel import LinePanel, Row, Span
+from kvmscope.ui.line_panel import LinePanel, Row, Span, plain
 from kvmscope.ui.view import View
 
 __all__ = ["ConsolePanel"]
@@ -32,6 +32,10 @@ class ConsolePanel(LinePanel):
             self._lines.append(Row((Span(f"   {line}", style),)))
         self.top = len(self._lines)
         self.redraw()
+
+    def text(self) -> str:
+        """All of it, for tests and copying."""
+        return "\n".join(plain(list(self._lines)))
 
     def rows(self, view: View, width: int, height: int) -> list[Row]:
         if not self._lines:

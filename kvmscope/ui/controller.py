@@ -48,10 +48,10 @@ class MachineStopped(_FromSession):
     """The machine stands; ``view`` is without the user's focus."""
 
     view: View
-    lines: Mapping[int, int | None]
-    """Enabled breakpoints by number, with their lines in the program's source."""
-    fresh: bool = False
-    """It has just booted."""
+    lines: Mapping[int, int | None] | None = None
+    """Enabled breakpoints by number, with their lines in the program's source; None: not known yet."""
+    displays: tuple[str, ...] = ()
+    """Expressions that the user wants to see at every stop, with their values."""
 
 
 @dataclass
@@ -79,7 +79,6 @@ class CommandDone(_FromSession):
 
     line: str
     result: CommandResult
-    displays: tuple[str, ...] = ()
 
 
 class _Reporting:
@@ -154,6 +153,12 @@ class _Current:
     context: CommandContext | None = None
     breakpoints: frozenset[int] = frozenset()
     lines: dict[int, int | None] = field(default_factory=dict)
+    kept: Breakpoints | None = None
+    """Breakpoints of the machine before."""
+    kept_lines: dict[int, int] = field(default_factory=dict)
+    """Their lines as the text stands now, by number."""
+    wanted: frozenset[int] = frozenset()
+    """Lines that wait for a breakpoint."""
 
 
 class Controller:
@@ -203,12 +208,14 @@ class Controller:
             self._heard(number, message)
 
         session = Session(lambda: Machine(config, image), listener)
-        self._current = _Current(number, session, image, config)
+        lines = {number: line for number, line in self._lines.items() if line is not None}
+        self._current = _Current(
+            number, session, image, config, kept=self._kept, kept_lines=lines, wanted=frozenset(self._wanted)
+        )
         ready.set()
-        if self._wanted or (self._kept is not None and len(self._kept)):
-            # They are set when the debugger is made: at once, so that they are seen.
-            self._outstanding += 1
-            session.submit(lambda context: self._restore_breakpoints(context))
+        # The debugger is made at once: breakpoints kept from the machine before are seen, and labels can be completed.
+        self._outstanding += 1
+        session.submit(self._make_debugger)
 
     def close(self) -> None:
         """End the machine, if there is one."""
@@ -234,9 +241,10 @@ class Controller:
             self._outstanding = max(0, self._outstanding - 1)
             if not self._outstanding:
                 self.busy_with = ""
-        if isinstance(message, MachineStopped):
+        if isinstance(message, MachineStopped) and message.lines is not None:
             # A line that is known already may have been moved by an edit since.
             self._lines = {number: self._lines.get(number, line) for number, line in message.lines.items()}
+            self._wanted -= {line for line in self._lines.values() if line is not None}
         elif isinstance(message, MachineFailed) and message.view is None:
             self.close()
         return True
@@ -276,13 +284,13 @@ class Controller:
             return False
 
         def command(context: vmm.Context) -> Stop | None:
-            from kvmscope.debug.commands import display_lines, execute
+            from kvmscope.debug.commands import execute
 
             self._debugger(current, context)
             assert current.context is not None
             current.context.cancel = context.cancel
             result = execute(line, current.context)
-            self._post(CommandDone(current.number, line, result, tuple(display_lines(current.context))))
+            self._post(CommandDone(current.number, line, result))
             return result.stop
 
         self._outstanding += 1
@@ -342,28 +350,13 @@ class Controller:
 
             machine = _Reporting(context.machine, context.progress)
             current.debugger = Debugger(machine)
-            self._carry_over(current.debugger, current.image)
+            _carry_over(current, current.debugger)
             current.context = CommandContext(machine, current.debugger)
         return current.debugger
 
-    def _restore_breakpoints(self, context: vmm.Context) -> None:
+    def _make_debugger(self, context: vmm.Context) -> None:
         if self._current is not None:
             self._debugger(self._current, context)
-
-    def _carry_over(self, debugger: Debugger, image: Image) -> None:
-        """Breakpoints of the machine before: those on lines follow their lines to new addresses."""
-        if self._kept is not None:
-            debugger.breakpoints = self._kept
-        lines = {number: line for number, line in self._lines.items() if line is not None}
-        places = {number: image.address_of_line(line) for number, line in lines.items()}
-        addresses = {number: address for number, address in places.items() if address is not None}
-        debugger.breakpoints.moved(addresses, lines)
-        for line in sorted(self._wanted):
-            address = image.address_of_line(line)
-            if address is not None:
-                debugger.breakpoints.add(address, f"line {line}", line=line)
-        self._wanted.clear()
-        debugger.machine.set_breakpoints(debugger.breakpoints.addresses())
 
     def _heard(self, number: int, message: vmm.Message) -> None:
         from kvmscope.vmm import session as vmm
@@ -376,10 +369,10 @@ class Controller:
             self._post(MachineProgress(number, message.tick))
         elif isinstance(message, vmm.Started):
             view = self._view(current, message.snapshot, Delta())
-            self._post(MachineStopped(number, view, current.lines, fresh=True))
+            self._post(MachineStopped(number, view))
         elif isinstance(message, vmm.Stopped):
             view = self._view(current, message.snapshot, message.delta)
-            self._post(MachineStopped(number, view, current.lines))
+            self._post(MachineStopped(number, view, current.lines, _displays(current.context)))
         else:
             known = self._view(current, message.snapshot, Delta()) if message.snapshot else None
             self._post(MachineFailed(number, message.error, known))
@@ -420,6 +413,29 @@ def _to_explain(snapshot: Snapshot, delta: Delta) -> Stop | ExceptionEvent | Non
         return snapshot.stop
     raised = [event for event in delta.events if isinstance(event, ExceptionEvent)]
     return raised[-1] if raised else None
+
+
+def _carry_over(current: _Current, debugger: Debugger) -> None:
+    """Breakpoints of the machine before: those on lines follow their lines to new addresses."""
+    image = current.image
+    if current.kept is not None:
+        debugger.breakpoints = current.kept
+    places = {number: image.address_of_line(line) for number, line in current.kept_lines.items()}
+    addresses = {number: address for number, address in places.items() if address is not None}
+    debugger.breakpoints.moved(addresses, current.kept_lines)
+    for line in sorted(current.wanted):
+        address = image.address_of_line(line)
+        if address is not None:
+            debugger.breakpoints.add(address, f"line {line}", line=line)
+    debugger.machine.set_breakpoints(debugger.breakpoints.addresses())
+
+
+def _displays(context: CommandContext | None) -> tuple[str, ...]:
+    if context is None or not context.displays:
+        return ()
+    from kvmscope.debug.commands import display_lines
+
+    return tuple(display_lines(context))
 
 
 def _toggle_line(debugger: Debugger, line: int) -> None:

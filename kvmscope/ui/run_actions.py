@@ -194,7 +194,7 @@ class RunActions(Workbench):
     def on_command_done(self, message: CommandDone) -> None:
         if not self.controller.answered(message):
             return
-        lines = (*message.result.lines, *message.displays)
+        lines = message.result.lines
         if lines or message.result.action is None:
             self.console.say(message.line, lines)
         if len(lines) > 1:

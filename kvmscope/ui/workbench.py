@@ -106,6 +106,8 @@ class Workbench(Screen[None]):
         self._start_wanted = 0
         self._lines: list[str] = []
         self._autosave: Timer | None = None
+        self.displays: tuple[str, ...] = ()
+        """What the user wants to see at every stop."""
         self._message: tuple[BarItem, ...] = ()
         self._progress: int | None = None
         self._return_to: Widget | None = None
@@ -405,6 +407,9 @@ class Workbench(Screen[None]):
         if not self.controller.answered(message):
             return
         self._progress = None
+        if message.displays and message.displays != self.displays:
+            self.console.say("", message.displays)
+        self.displays = message.displays
         self.show_view(message.view.looking_at(self.focus_of_user), follow=True)
         self.editor.mark_breakpoints(self.controller.breakpoint_lines())
 
@@ -476,7 +481,7 @@ class Workbench(Screen[None]):
             return
         width = self.app.size.width
         self.header.show(*bar_texts.header(self, self._progress, width))
-        self.status.show(self._message or bar_texts.status(self))
+        self.status.show(self._message or bar_texts.status(self), bar_texts.displays(self.displays, width))
         self.keys.show(*bar_texts.footer(self, width))
 
     async def on_bar_clicked(self, message: BarClicked) -> None:
