@@ -18,7 +18,7 @@ from kvmscope.asm.guard import REFUSED, Expected, check, needed_segment
 from kvmscope.asm.instructions import Instruction
 from kvmscope.asm.names import REGISTERS, SIZE_WORDS
 from kvmscope.asm.operands import Immediate, Memory, Operand, Reg
-from kvmscope.asm.refusal import Refusal, Trouble
+from kvmscope.asm.refusal import Mistake, Refusal, Trouble
 
 __all__ = ["Encode", "Request", "encode_all", "request"]
 
@@ -32,6 +32,7 @@ _NO_BASE: Final = {True: 0xC5, False: 0x25}
 """SIB byte of ``[rax*8 + disp32]``, which Keystone is given for an absolute address, and of the address itself."""
 _LOCKABLE_WORDS: Final = "adc add and btc btr bts cmpxchg cmpxchg8b cmpxchg16b dec inc neg not or sbb sub xadd xchg xor"
 _LOCKABLE: Final = frozenset(_LOCKABLE_WORDS.split())
+_TABLE_REGISTERS: Final = {"sgdt": 0, "sidt": 1, "lgdt": 2, "lidt": 3}
 _STORES_16: Final = frozenset({"str", "sldt"})
 _PREFIX_ORDER: Final = b"\x2e\x36\x3e\x26\x64\x65\x67\x66\xf2\xf3\xf0"
 
@@ -46,8 +47,8 @@ class Request:
     expected: tuple[Expected, Expected]
     fields: tuple[tuple[int, Expression, bool], ...]
     """(bytes, value, relative to the end) of each field."""
-    far: int | None = None
-    """For an indirect far branch: the reg field to put into the donor's ModRM byte."""
+    reg: int | None = None
+    """Where Keystone got a donor with the same address: the reg field of the instruction that is meant."""
     absolute: bool = False
     """The first field is an absolute address in 64-bit code, for which Keystone got another one."""
 
@@ -56,9 +57,11 @@ def request(instruction: Instruction, bits: int, value: Resolve) -> Request:
     """Prepare ``instruction``; raises Trouble for what must not be asked of Keystone."""
     if instruction.prefixes:
         _check_prefix(instruction)
-    donor, far = instruction, None
+    donor, reg = instruction, None
     if instruction.name in ("jmp", "call", "ljmp", "lcall"):
-        donor, far = _branch_donor(instruction, bits)
+        donor, reg = _branch_donor(instruction, bits)
+    elif instruction.name in _TABLE_REGISTERS:
+        donor, reg = _table_donor(instruction), _TABLE_REGISTERS[instruction.name]
     if donor.name in REFUSED:
         raise Refusal(f"'{instruction.name}' with operands is not encoded by the built-in assembler", instruction.text)
     donor, absolute = _absolute_donor(donor, bits)
@@ -88,9 +91,7 @@ def request(instruction: Instruction, bits: int, value: Resolve) -> Request:
             texts[which].append(_text(operand, number))
     first, second = (f"{donor.name} {', '.join(part)}".strip() for part in texts)
     one, two = (Expected(donor, tuple(part)) for part in numbers)
-    return Request(
-        donor if far is None else instruction, bits, (first, second), (one, two), tuple(fields), far, absolute
-    )
+    return Request(instruction, bits, (first, second), (one, two), tuple(fields), reg, absolute)
 
 
 def _check_prefix(instruction: Instruction) -> None:
@@ -207,6 +208,17 @@ def _branch_donor(instruction: Instruction, bits: int) -> tuple[Instruction, int
     return donor, 5 if instruction.name.endswith("jmp") else 3
 
 
+def _table_donor(instruction: Instruction) -> Instruction:
+    """``invlpg`` (0F 01 /7) for the loads and stores of GDTR and IDTR.
+
+    Keystone puts an operand-size prefix on some of them, which would make the base 24 bits wide.
+    """
+    operands = instruction.operands
+    if len(operands) != 1 or not isinstance(operands[0], Memory):
+        raise Mistake(f"'{instruction.name}' takes one memory operand", instruction.text)
+    return replace(instruction, name="invlpg")
+
+
 def encode_all(requests: Sequence[Request], encode: Encode) -> list[Code | Trouble]:
     """Encode and check ``requests``; a Trouble stands for each that gives no certain bytes."""
     for bits in {one.bits for one in requests}:
@@ -262,8 +274,9 @@ def _checked(one: Request, first: bytes | None, second: bytes | None) -> Code:
         if code[sib] != _NO_BASE[True]:
             raise Refusal("the place of an address is not clear", text)
         code[sib] = _NO_BASE[False]
-    if one.far is not None:
-        code[_modrm(code)] |= one.far << 3
+    if one.reg is not None:
+        at = _modrm(code)
+        code[at] = code[at] & 0xC7 | one.reg << 3
     prefixes = one.instruction.prefixes
     if prefixes:
         at = len(code) - len(bytes(code).lstrip(_PREFIX_ORDER))
@@ -314,6 +327,8 @@ def _extended(one: Request) -> bool:
 
 
 def _modrm(code: bytes | bytearray) -> int:
-    """Index of the ModRM byte of the donor's FF /0."""
+    """Index of the ModRM byte of a donor: FF /0 or 0F 01 /7."""
     data = bytes(code)
-    return data.index(0xFF, len(data) - len(data.lstrip(_PREFIX_ORDER))) + 1
+    at = len(data) - len(data.lstrip(_PREFIX_ORDER))
+    at += data[at] & 0xF0 == 0x40 and data[at + 1] in (0x0F, 0xFF)
+    return at + (2 if data[at] == 0x0F else 1)

@@ -237,6 +237,9 @@ class _Linker:
             elif section.loaded:
                 section.address = cursor + -cursor % section.align
                 cursor = section.address + section.size
+            else:
+                # Empty, but a label in it is a place all the same.
+                section.address = cursor
 
     def _relocate(self, rows: list[Row]) -> None:
         by_name = {section.name: section.index for section in self.loaded}

@@ -85,6 +85,8 @@ def hint_for(message: str, line: Line, syntax: Syntax, bits: int) -> str:
         return "the operands do not have the sizes or kinds that this instruction takes"
     if "only supported in 64-bit mode" in lowered or "is not supported in" in lowered:
         return f"this is {bits}-bit code; switch with .code16, .code32 or .code64, or set mode in the header"
+    if "bfd_reloc_64" in lowered:
+        return "an address has 32 bits here: write .long LABEL, 0"
     if "move .org backwards" in lowered:
         return ".org takes an address that lies ahead; .section NAME, ADDRESS places code anywhere"
     if "recursion" in lowered or "nested" in lowered:

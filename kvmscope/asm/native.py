@@ -142,7 +142,9 @@ class _Assembler:
             except Trouble:
                 # Never used, or its use would have been reported.
                 continue
-            (symbols if value.weight else constants)[name] = value.number & (1 << 64) - 1
+            # As in the object of GNU as: 32 bits unless there is 64-bit code.
+            width = 64 if 64 in self.modes else 32
+            (symbols if value.weight else constants)[name] = value.number & (1 << width) - 1
         ordered = tuple(sorted(sections, key=lambda section: section.address))
         start = symbols.get("_start", layout.at[".text"])
         if "_start" not in symbols and not any(section.name == ".text" for section in sections):
