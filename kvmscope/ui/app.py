@@ -46,6 +46,15 @@ class KvmscopeApp(App[int]):
     def get_default_screen(self) -> MainScreen:
         return self.main
 
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Our style sheet's variables for themes that are not ours: Textual's 16-colour ones do not know them."""
+        return {
+            "rule": "ansi_bright_black",
+            "soft": "ansi_default",
+            "raised": "ansi_default",
+            "selection": "ansi_bright_black",
+        }
+
     def on_mount(self) -> None:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
