@@ -122,7 +122,8 @@ def _page_fault(code: int, cr2: int | None, symbols: Symbols) -> list[Span]:
 
 
 def _access(write: bool, where: str, size: int, value: int, device: str, nobody: str) -> EventWords:
-    text = f" '{chr(value)}'" if size == 1 and printable(value) == chr(value) else ""
+    # What is read is a status more often than a character.
+    text = f" '{chr(value)}'" if write and size == 1 and printable(value) == chr(value) else ""
     return EventWords(
         f"{'out' if write else 'in'}{8 * size}",
         "mnemonic" if device else "warn",
