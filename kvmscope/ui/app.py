@@ -7,14 +7,14 @@ import signal
 import time
 import traceback
 from contextlib import suppress
-from typing import ClassVar, Final
+from typing import Final
 
 from textual.app import App
-from textual.binding import BindingType
 
 from kvmscope.errors import KvmscopeError
 from kvmscope.ui.document import Document
 from kvmscope.ui.files import state_dir, write_atomically
+from kvmscope.ui.keymap import spelled
 from kvmscope.ui.screen import MainScreen
 from kvmscope.ui.theme import THEMES
 
@@ -30,7 +30,6 @@ class KvmscopeApp(App[int]):
     TITLE = "kvmscope"
     ENABLE_COMMAND_PALETTE = False
     """The screen has its own binding for it."""
-    BINDINGS: ClassVar[list[BindingType]] = []
     NOTIFICATION_TIMEOUT = 8
 
     def __init__(self, document: Document, *, theme: str = "") -> None:
@@ -74,6 +73,15 @@ class KvmscopeApp(App[int]):
         with suppress(KvmscopeError):
             self.main.recovery.save(text)
         return True
+
+    async def action_quit(self) -> None:
+        """Textual binds ctrl+q itself, before any screen: leave the way we do, asking about changes."""
+        if self.screen is self.main:
+            self.main.action_leave()
+
+    def action_help_quit(self) -> None:
+        """Ctrl+C does not end an editor."""
+        self.main.say(f"{spelled('app.quit')} leaves kvmscope")
 
     def on_unmount(self) -> None:
         self.main.close()

@@ -143,5 +143,3 @@ def drive(
             await scenario(bench)
 
     asyncio.run(run())
-
-

@@ -174,7 +174,7 @@ def test_lines_that_do_not_move() -> None:
 
 def test_tabs_and_wide_characters_are_drawn_in_their_columns(tmp_path: Path) -> None:
     path = tmp_path / "wide.asm"
-    path.write_text('\tnop\t; 猫 é\n\thlt\n', encoding="utf-8")
+    path.write_text("\tnop\t; 猫 é\n\thlt\n", encoding="utf-8")
 
     async def scenario(bench: Bench) -> None:
         assert "猫" in bench.screen_text()
