@@ -117,6 +117,7 @@ class History:
         self._boot = boot
         self._versions = PageVersions(boot)
         self._checkpoints = [first]
+        self._state_bytes = first.size
         self._ticks = [first.tick]
         self._edits: list[int] = []
         self._at = 0
@@ -149,8 +150,8 @@ class History:
 
     @property
     def bytes(self) -> int:
-        """Memory that history holds (estimate: page versions and processor states)."""
-        return self._versions.bytes + len(self._checkpoints) * self._checkpoints[0].size
+        """Memory that history holds: page versions, processor and device states (an upper estimate: states may share)."""
+        return self._versions.bytes + self._state_bytes
 
     @property
     def count(self) -> int:
@@ -173,6 +174,7 @@ class History:
         if self._ticks[-1] == tick:
             before = self._checkpoints.pop()
             self._ticks.pop()
+            self._state_bytes -= before.size
             pages = set(before.pages)
             checkpoint.edit |= before.edit
         else:
@@ -186,6 +188,7 @@ class History:
         self._written.clear()
         checkpoint.pages = frozenset(pages)
         self._checkpoints.append(checkpoint)
+        self._state_bytes += checkpoint.size
         self._ticks.append(tick)
         if checkpoint.edit and (not self._edits or self._edits[-1] != tick):
             self._edits.append(tick)
@@ -228,6 +231,7 @@ class History:
         if keep == len(self._ticks):
             return
         self._look()
+        self._state_bytes -= sum(checkpoint.size for checkpoint in self._checkpoints[keep:])
         del self._checkpoints[keep:], self._ticks[keep:], self._edits[bisect_right(self._edits, tick) :]
         self._versions.cut(tick)
 
@@ -251,6 +255,7 @@ class History:
             for page in gone.pages:
                 self._versions.move(page, gone.tick, successor.tick)
             successor.pages |= gone.pages
+            self._state_bytes -= gone.size
             del self._checkpoints[i], self._ticks[i]
         self._at = bisect_right(self._ticks, standing.tick) - 1
 

@@ -139,6 +139,17 @@ def test_memory_is_bounded_and_the_rest_stays_exact(writer, seed: int) -> None:
         assert w.ram[:] == w.copies[tick]
 
 
+def test_device_state_counts_too(writer) -> None:
+    w = writer(3, 64 * PAGE)
+    for tick in range(1, 60):
+        w.history.add(Checkpoint(tick, b"cpu", ((1, bytes(5 * PAGE)),), ()))
+        assert w.history.bytes <= 64 * PAGE
+    assert 5 < w.history.count < 14
+    w.history.restore(w.history.find(0))
+    w.history.cut(0)
+    assert w.history.bytes < PAGE
+
+
 def test_a_cap_that_cannot_be_met_keeps_the_newest(writer) -> None:
     w = writer(1, 1)
     for _ in range(30):

@@ -166,6 +166,9 @@ class Traps:
 
         if guarded(cpu, execute) or completed:
             self._leave()
+        else:
+            # The translated code goes on and counts on the flags being as lazy as it left them.
+            cpu.probe.restore_flags()
 
     def _leave(self) -> None:
         """Do not execute the instruction: go on where RIP points."""
