@@ -18,6 +18,6 @@ start:
         wrmsr
         rdmsr
 
-        mov     edx, 0x00008000         ; bit 47 without bits 63:48
+        mov     edx, 0x01000000         ; bit 56 without bits 63:57
 bad:    wrmsr
         hlt
