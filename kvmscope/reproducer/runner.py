@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -17,8 +17,9 @@ from kvmscope.reproducer.verdict import Result, Verdict
 if TYPE_CHECKING:
     from kvmscope.vmm.engine import Stop
     from kvmscope.vmm.machine import Machine
+    from kvmscope.vmm.snapshot import Snapshot
 
-__all__ = ["ENGINES", "Overrides", "check_cpu", "check_engine", "run"]
+__all__ = ["ENGINES", "Overrides", "check_cpu", "check_engine", "judged", "run"]
 
 ENGINES: Final = ("unicorn", "kvm")
 _BUILT_IN: Final = ("unicorn",)
@@ -122,6 +123,7 @@ def _run(
     if wrong:
         return replace(base, summary="an expectation names what is not there", diagnostics=base.diagnostics + wrong)
     from kvmscope.vmm.machine import Machine
+    from kvmscope.vmm.snapshot import Snapshot
 
     try:
         machine = Machine(reproducer.config, image, engine=engine)
@@ -187,26 +189,10 @@ def _to_the_end(machine: Machine, on_output: Callable[[bytes], None] | None) -> 
 
 
 def _judged(machine: Machine, reproducer: Reproducer, base: Result, stop: Stop, explained: bool) -> Result:
-    from kvmscope.debug.run_scope import RunScope
-    from kvmscope.reproducer.judge import judge
-    from kvmscope.reproducer.registers import register_values
     from kvmscope.vmm.engine import StopReason
 
     snapshot = machine.snapshot()
-    scope = RunScope(snapshot, machine.image.symbols, machine.debug_exit)
-    result = replace(
-        base,
-        stop=stop,
-        snapshot=snapshot,
-        expectations=judge(reproducer.expectations, scope),
-        instructions=snapshot.tick,
-        events=snapshot.events,
-        serial=snapshot.serial,
-        debug_exit=machine.debug_exit,
-        registers=register_values(snapshot.cpu),
-        notes=(*base.notes, *_unmentioned(reproducer, stop)),
-    )
-    result = _verdict(result, reproducer, stop)
+    result = judged(reproducer, snapshot, stop, machine.image.symbols, machine.debug_exit, base)
     # The other ends are told in full by the summary.
     unexpected = stop.reason in (StopReason.EXCEPTION, StopReason.TRIPLE_FAULT) and result.verdict is not Verdict.PASS
     if explained or unexpected:
@@ -214,6 +200,38 @@ def _judged(machine: Machine, reproducer: Reproducer, base: Result, stop: Stop, 
 
         result = replace(result, explanation=explain(stop, snapshot, machine.image))
     return result
+
+
+def judged(
+    reproducer: Reproducer,
+    snapshot: Snapshot,
+    stop: Stop,
+    symbols: Mapping[str, int],
+    debug_exit: int | None,
+    base: Result | None = None,
+) -> Result:
+    """The verdict on a guest that has come to ``stop``, whoever ran it.
+
+    ``debug_exit`` is the value written to port 0xf4, None if nothing was; ``base`` holds what is known already.
+    """
+    from kvmscope.debug.run_scope import RunScope
+    from kvmscope.reproducer.judge import judge
+    from kvmscope.reproducer.registers import register_values
+
+    base = base or Result(Verdict.ERROR, "", "")
+    result = replace(
+        base,
+        stop=stop,
+        snapshot=snapshot,
+        expectations=judge(reproducer.expectations, RunScope(snapshot, symbols, debug_exit)),
+        instructions=snapshot.tick,
+        events=snapshot.events,
+        serial=snapshot.serial,
+        debug_exit=debug_exit,
+        registers=register_values(snapshot.cpu),
+        notes=(*base.notes, *_unmentioned(reproducer, stop)),
+    )
+    return _verdict(result, reproducer, stop)
 
 
 def _unmentioned(reproducer: Reproducer, stop: Stop) -> tuple[str, ...]:
