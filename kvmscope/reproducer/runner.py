@@ -123,7 +123,6 @@ def _run(
     if wrong:
         return replace(base, summary="an expectation names what is not there", diagnostics=base.diagnostics + wrong)
     from kvmscope.vmm.machine import Machine
-    from kvmscope.vmm.snapshot import Snapshot
 
     try:
         machine = Machine(reproducer.config, image, engine=engine)
