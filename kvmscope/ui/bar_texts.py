@@ -121,7 +121,7 @@ def status(bench: Workbench) -> tuple[BarItem, ...]:
         stop = view.snapshot.stop
         if stop.reason == "breakpoint":
             return (BarItem(f" Breakpoint at {_place(view)}", "bar_strong"),)
-        if view.explanation is not None:
+        if view.explanation is not None and _news(view):
             bad = stop.reason in ("exception", "triple-fault", "unsupported")
             return (BarItem(f" {view.explanation.title}", "bar_error" if bad else "bar_strong"),)
         if stop.detail:
@@ -133,6 +133,18 @@ def status(bench: Workbench) -> tuple[BarItem, ...]:
         return (BarItem(f" Changed: {spelled('edit.leave')} assembles it and starts again", "bar"),)
     title = result.reproducer.title if result is not None and result.reproducer is not None else ""
     return (BarItem(f" {title}", "bar"),)
+
+
+def _news(view: View) -> bool:
+    """What is explained has just happened: the guest ended, or this step raised an exception or stands right behind it."""
+    from kvmscope.vmm.events import ExceptionEvent
+
+    snapshot = view.snapshot
+    if snapshot.stop.reason.final or snapshot.stop.reason == "budget":
+        return True
+    last = snapshot.events[-1] if snapshot.events else None
+    just_here = isinstance(last, ExceptionEvent) and last.tick == snapshot.tick
+    return just_here or any(isinstance(event, ExceptionEvent) for event in view.delta.events)
 
 
 def displays(lines: Sequence[str], width: int) -> list[BarItem]:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
+from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from textual.message import Message
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from kvmscope.debug.breakpoints import Breakpoints
     from kvmscope.debug.commands import CommandContext, CommandResult
     from kvmscope.debug.debugger import Debugger
+    from kvmscope.debug.explain import Explanation
     from kvmscope.ui.view import View
     from kvmscope.vmm import session as vmm
     from kvmscope.vmm.config import MachineConfig
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CommandDone", "Controller", "MachineFailed", "MachineProgress", "MachineStopped", "load_debugger"]
 
+_LOOKED_AT: Final = 500
+"""Events looked through for the last exception: a guest may do port I/O for hours."""
 _WAITING: Final = 2
 """Repeatable commands that may wait behind the running one."""
 
@@ -159,6 +163,9 @@ class _Current:
     """Their lines as the text stands now, by number."""
     wanted: frozenset[int] = frozenset()
     """Lines that wait for a breakpoint."""
+    explained: Stop | ExceptionEvent | None = None
+    """What ``explanation`` is about."""
+    explanation: Explanation | None = None
 
 
 class Controller:
@@ -385,12 +392,15 @@ class Controller:
             current.breakpoints = frozenset(point.address for point in points)
             current.lines = {point.number: point.line for point in points}
         view = View(snapshot, delta, current.image, current.config, current.breakpoints)
-        what = _to_explain(snapshot, delta)
+        what = _to_explain(snapshot)
         if what is None:
             return view
-        from kvmscope.debug.explain import explain
+        if what is not current.explained:
+            from kvmscope.debug.explain import explain
 
-        return replace(view, explanation=explain(what, snapshot, current.image))
+            # Kept for as long as it is the newest one: later the memory that explains it may be another.
+            current.explained, current.explanation = what, explain(what, snapshot, current.image)
+        return replace(view, explanation=current.explanation)
 
 
 def load_debugger() -> None:
@@ -404,15 +414,15 @@ def load_debugger() -> None:
         import_module(name)
 
 
-def _to_explain(snapshot: Snapshot, delta: Delta) -> Stop | ExceptionEvent | None:
-    """What a user wants to understand here: why the guest ended, or the exception that this command raised."""
-    from kvmscope.vmm.engine import StopReason
+def _to_explain(snapshot: Snapshot) -> Stop | ExceptionEvent | None:
+    """What a user wants to understand here: why the guest ended, or else the last exception raised."""
     from kvmscope.vmm.events import ExceptionEvent
 
-    if snapshot.stop.reason.final or snapshot.stop.reason is StopReason.BUDGET:
-        return snapshot.stop
-    raised = [event for event in delta.events if isinstance(event, ExceptionEvent)]
-    return raised[-1] if raised else None
+    stop = snapshot.stop
+    if stop.reason.final or stop.reason == "budget":
+        return stop
+    near = islice(reversed(snapshot.events), _LOOKED_AT)
+    return next((event for event in near if isinstance(event, ExceptionEvent)), None)
 
 
 def _carry_over(current: _Current, debugger: Debugger) -> None:
