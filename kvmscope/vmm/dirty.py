@@ -182,9 +182,14 @@ def _runs(pages: Iterable[int]) -> Iterator[tuple[int, int]]:
         yield first, last
 
 
-@lru_cache(maxsize=1)
 def _pagemap() -> int:
     """/proc/self/pagemap, opened once a process.  Raises OSError where there is none."""
+    return _pagemap_of(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _pagemap_of(_pid: int) -> int:
+    # The file is about the memory of whoever opened it: after a fork the parent's would answer, wrongly, for the child.
     return os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
 
 

@@ -84,7 +84,7 @@ on_ud:  add     qword ptr [rsp], 2
 """,
         handlers=(HandlerInit(14, "on_pf"), HandlerInit(6, "on_ud")),
         pages=(PageInit(0x200000, 0x200000, ("P",)),),
-        registers={"rbp": 0x90000, "r15": 0x97000},
+        registers={"rbp": 0x90000, "r15": 0x98000},
     ),
     Guest(
         "stale translations",
@@ -103,7 +103,7 @@ again:  mov     eax, [rbx]
         jmp     again
 """,
         pages=(PageInit(0x210000, 0x211000, ("P", "RW")), PageInit(0x211000, 0x211000, ("P", "RW"), count=2)),
-        registers={"r15": 0x97000 + 8 * 0x10},
+        registers={"r15": 0x98000 + 8 * 0x10},
     ),
     Guest(
         "self-modifying code",

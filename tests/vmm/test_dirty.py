@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import random
 
 import pytest
@@ -64,6 +65,20 @@ def test_pages_never_touched_are_not_present() -> None:
     assert {0, 17, PAGES - 1} <= set(found)
     assert len(found) in (3, PAGES), "or all, where the kernel does not say"
     ram.close()
+
+
+def test_a_forked_child_tracks_its_own_memory() -> None:
+    here = memory()
+    make_tracker(here).collect()
+    child = os.fork()
+    if child == 0:
+        ram = memory()
+        ram[7 * PAGE] = 1
+        found = set(present_pages(ram)) >= {7}
+        tracker = make_tracker(ram)
+        ram[9 * PAGE] = 1
+        os._exit(0 if found and tracker.collect() == [9] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_the_memory_can_be_closed_after_its_tracker() -> None:

@@ -67,6 +67,26 @@ def test_the_guest_does_what_it_is_for(make: Make, guest: Guest) -> None:
     assert m.tick == guest.ticks
 
 
+def test_stale_translations_are_seen_and_end_at_the_same_tick(make: Make) -> None:
+    """The guest moves a page without INVLPG: loads go on through the old translation until the TLB is flushed."""
+    m = make(GUESTS[1])
+    seen = []
+    while m.tick < 2000:
+        m.step()
+        if m.cpu.pc == 0x40001D:  # the load is done
+            physical = m.translate(0x210000)
+            assert physical is not None
+            seen.append((m.tick, m.cpu.gpr[0] != int.from_bytes(m.memory.read(physical, 4) or b"", "little")))
+    assert {stale for _, stale in seen} == {False, True}
+    again = make(GUESTS[1])
+    for tick, stale in seen:
+        if tick > again.tick:
+            again.run(tick - again.tick)
+        physical = again.translate(0x210000)
+        assert physical is not None
+        assert (again.cpu.gpr[0] != int.from_bytes(again.memory.read(physical, 4) or b"", "little")) == stale
+
+
 @pytest.mark.parametrize("guest", GUESTS, ids=IDS)
 def test_one_run_slices_and_steps_are_the_same(make: Make, guest: Guest) -> None:
     chooser = random.Random(1)
