@@ -121,6 +121,8 @@ def status(bench: Workbench) -> tuple[BarItem, ...]:
         stop = view.snapshot.stop
         if stop.reason == "breakpoint":
             return (BarItem(f" Breakpoint at {_place(view)}", "bar_strong"),)
+        if view.outcome is not None:
+            return _verdict(view)
         if view.explanation is not None and _news(view):
             bad = stop.reason in ("exception", "triple-fault", "unsupported")
             return (BarItem(f" {view.explanation.title}", "bar_error" if bad else "bar_strong"),)
@@ -133,6 +135,20 @@ def status(bench: Workbench) -> tuple[BarItem, ...]:
         return (BarItem(f" Changed: {spelled('edit.leave')} assembles it and starts again", "bar"),)
     title = result.reproducer.title if result is not None and result.reproducer is not None else ""
     return (BarItem(f" {title}", "bar"),)
+
+
+def _verdict(view: View) -> tuple[BarItem, ...]:
+    """``PASS 6 expectations met``, and what ended the guest."""
+    result = view.outcome
+    assert result is not None
+    good = result.verdict in ("pass", "xfail", "kfail", "skip")
+    title = view.explanation.title if view.explanation else view.snapshot.stop.detail
+    return (
+        BarItem(f" {'✓' if good else '✗'} {result.verdict.upper()} ", "bar_strong" if good else "bar_error"),
+        BarItem(f"{result.summary.partition(', stopped by')[0]} "),
+        _RULE,
+        BarItem(f" {title}", "bar_strong" if good else "bar_error"),
+    )
 
 
 def _news(view: View) -> bool:

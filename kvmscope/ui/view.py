@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     # A view is made long after the first paint; the machine's modules must not delay it.
     from kvmscope.asm.image import Image
+    from kvmscope.reproducer.verdict import Result
     from kvmscope.vmm.config import MachineConfig
     from kvmscope.vmm.snapshot import Delta, Snapshot
 
@@ -77,6 +78,8 @@ class View:
     focus: Focus = field(default_factory=Focus)
     explanation: ExplanationText | None = None
     """Of the stop, or of the selected event; None when there is nothing to explain."""
+    outcome: Result | None = None
+    """The verdict of the header's expectations; None while the guest has not ended."""
     running: bool = False
     """True while a free run goes on: the snapshot is the one before it."""
 

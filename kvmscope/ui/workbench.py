@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
@@ -40,9 +40,11 @@ from kvmscope.ui.layouts import (
     layout_classes,
     layout_name,
 )
+from kvmscope.ui.outcome import outcome
 
 if TYPE_CHECKING:
     from kvmscope.asm.image import Image
+    from kvmscope.reproducer.document import Reproducer
     from kvmscope.ui.command_line import CommandLine
     from kvmscope.ui.console import ConsolePanel
     from kvmscope.ui.controller import Controller, MachineFailed, MachineProgress, MachineStopped
@@ -93,6 +95,8 @@ class Workbench(Screen[None]):
         self._recovery: Recovery | None = None
         self.generation = 0
         self.assembled: Assembled | None = None
+        self.started: Reproducer | None = None
+        """What the machine runs, as its header stood when it was started."""
         self.started_text: str | None = None
         """The text that the machine runs."""
         self.view: View | None = None
@@ -400,6 +404,7 @@ class Workbench(Screen[None]):
                 self.editor.go_to(first.line, first.column)
             return
         self.started_text = result.text
+        self.started = result.reproducer
         self.where = None
         self.controller.start(image, result.reproducer.config)
 
@@ -410,7 +415,8 @@ class Workbench(Screen[None]):
         if message.displays and message.displays != self.displays:
             self.console.say("", message.displays)
         self.displays = message.displays
-        self.show_view(message.view.looking_at(self.focus_of_user), follow=True)
+        view = replace(message.view, outcome=outcome(self.started, message.view))
+        self.show_view(view.looking_at(self.focus_of_user), follow=True)
         self.editor.mark_breakpoints(self.controller.breakpoint_lines())
 
     def on_machine_progress(self, message: MachineProgress) -> None:

@@ -46,6 +46,32 @@ def stop_words(view: View) -> tuple[str, str]:
 
 def explanation_rows(view: View, width: int) -> list[Row]:
     """All rows; the caller windows them."""
+    return [*_outcome_rows(view, width), *_reason_rows(view, width)]
+
+
+def _outcome_rows(view: View, width: int) -> list[Row]:
+    """The verdict and each expectation, unmet ones with what was there instead."""
+    result = view.outcome
+    if result is None:
+        return []
+    good = result.verdict in ("pass", "xfail", "kfail", "skip")
+    summary = result.summary.partition(", stopped by")[0]
+    rows = [
+        row(width, (Span("✓ " if good else "✗ ", "ok" if good else "error"), Span(result.verdict.upper(), "title"),
+                    Span(f" {summary}")))
+    ]  # fmt: skip
+    for item in result.expectations:
+        mark = Span("  ✓ ", "ok") if item.ok else Span("  ✗ ", "error")
+        rows += [
+            row(width, (mark if not i else Span("    "), *_coloured(piece)))
+            for i, piece in enumerate(_wrap(item.text, width - 4, "  "))
+        ]
+        if not item.ok:
+            rows += [row(width, (Span("      "), *_coloured(piece))) for piece in _wrap(item.message, width - 6, "")]
+    return [*rows, row(width, (Span("─" * (width - 1), "rule"),))]
+
+
+def _reason_rows(view: View, width: int) -> list[Row]:
     found = view.explanation
     if found is None:
         words, detail = stop_words(view)
