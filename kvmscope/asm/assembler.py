@@ -99,6 +99,8 @@ class _Job:
         from kvmscope.asm import clang, keystone_client
 
         native = self._native() if keystone_client.keystone_version() else None
+        if native is not None and native.too_much:
+            return _assembly(native, "keystone")
         if gas is not None:
             return self._judged(native, self._gas(gas))
         if native is not None and not native.refused:

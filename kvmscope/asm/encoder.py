@@ -14,7 +14,7 @@ from typing import Final
 
 from kvmscope.asm.arith import Expression
 from kvmscope.asm.direct import Code, Field, Resolve
-from kvmscope.asm.guard import REFUSED, Expected, check, needed_segment
+from kvmscope.asm.guard import REFUSED, Expected, check, check_sizes, needed_segment
 from kvmscope.asm.instructions import Instruction
 from kvmscope.asm.names import REGISTERS, SIZE_WORDS
 from kvmscope.asm.operands import Immediate, Memory, Operand, Reg
@@ -63,7 +63,10 @@ def request(instruction: Instruction, bits: int, value: Resolve) -> Request:
     elif instruction.name in _TABLE_REGISTERS:
         donor, reg = _table_donor(instruction), _TABLE_REGISTERS[instruction.name]
     if donor.name in REFUSED:
-        raise Refusal(f"'{instruction.name}' with operands is not encoded by the built-in assembler", instruction.text)
+        raise Refusal(f"'{instruction.name}' is not encoded by the built-in assembler", instruction.name)
+    for operand in instruction.operands:
+        _check_registers(operand, bits)
+    check_sizes(donor)
     donor, absolute = _absolute_donor(donor, bits)
     numbers: list[list[int | None]] = [[], []]
     texts: list[list[str]] = [[], []]
@@ -92,6 +95,20 @@ def request(instruction: Instruction, bits: int, value: Resolve) -> Request:
     first, second = (f"{donor.name} {', '.join(part)}".strip() for part in texts)
     one, two = (Expected(donor, tuple(part)) for part in numbers)
     return Request(instruction, bits, (first, second), (one, two), tuple(fields), reg, absolute)
+
+
+def _check_registers(operand: Operand, bits: int) -> None:
+    """In 16- and 32-bit code there are eight registers of a kind and none of 64 bits."""
+    names = [operand.name] if isinstance(operand, Reg) else []
+    if isinstance(operand, Memory):
+        names = [name for name in (operand.base, operand.index) if name]
+    for name in names:
+        info = REGISTERS[name]
+        new = (
+            info.number >= 8 or name in ("spl", "bpl", "sil", "dil") or (info.kind in ("gpr", "ip") and info.bits == 64)
+        )
+        if bits != 64 and new and info.kind in ("gpr", "ip", "xmm", "ymm"):
+            raise Mistake(f"register {name} does not exist in {bits}-bit code", name)
 
 
 def _check_prefix(instruction: Instruction) -> None:
@@ -254,7 +271,9 @@ def _finished(one: Request, encode: Encode) -> Code | Trouble:
 def _checked(one: Request, first: bytes | None, second: bytes | None) -> Code:
     text = one.instruction.text
     if first is None or second is None:
-        raise Refusal("the built-in assembler does not know this form", text)
+        raise Refusal(
+            f"the built-in assembler does not know '{one.instruction.name}' with these operands", one.instruction.name
+        )
     for data, expected in zip((first, second), one.expected, strict=True):
         check(expected, data, one.bits)
     pair = [_normal(data, one) for data in (first, second)]

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from kvmscope.asm.gas_source import split_arguments, split_labels
 from kvmscope.asm.limits import MAX_DEPTH, MAX_ITEMS
-from kvmscope.asm.refusal import Mistake, Refusal
+from kvmscope.asm.refusal import Mistake, Refusal, TooMuch
 from kvmscope.asm.source import Statement
 
 __all__ = ["Expander", "Symbols"]
@@ -119,7 +119,7 @@ class Expander:
     def _counted(self, statement: Statement) -> Statement:
         self._count += 1
         if self._count > MAX_ITEMS:
-            raise Mistake(f"more than {MAX_ITEMS} statements after macros and repetitions are expanded")
+            raise TooMuch(f"more than {MAX_ITEMS} statements after macros and repetitions are expanded")
         return statement
 
     def _condition(self, statement: Statement, word: str, arguments: str, conditions: list[_Condition]) -> None:
@@ -199,7 +199,7 @@ class Expander:
             if count < 0:
                 raise Refusal("'.rept' with a negative count", arguments)
             if count * max(len(body), 1) > MAX_ITEMS:
-                raise Mistake(f"'.rept {arguments}' gives more than {MAX_ITEMS} statements", arguments)
+                raise TooMuch(f"'.rept {arguments}' gives more than {MAX_ITEMS} statements", arguments)
             for _ in range(count):
                 yield from self.run(body, depth + 1)
             return

@@ -15,7 +15,7 @@ from typing import Final
 
 from kvmscope.asm.image import Syntax
 
-__all__ = ["NEWER_THAN_GAS", "fixed_bytes", "fixed_names"]
+__all__ = ["NEWER_THAN_GAS", "fixed_bytes", "fixed_modes", "fixed_names"]
 
 _ROWS: Final = """
 90 - 136 nop
@@ -229,6 +229,11 @@ _TABLE: Final = _table()
 def fixed_bytes(name: str, bits: int, syntax: Syntax) -> bytes | None:
     """The bytes of the operand-less instruction ``name`` (lower case) in ``bits``-bit code; None if there is none."""
     return _TABLE.get((name, bits, syntax))
+
+
+def fixed_modes(name: str) -> frozenset[int]:
+    """The modes in which ``name`` is in the table, in either syntax; empty for what is not in it."""
+    return frozenset(mode for other, mode, _ in _TABLE if other == name)
 
 
 def fixed_names(bits: int, syntax: Syntax) -> list[str]:

@@ -27,6 +27,10 @@ __all__ = ["Gas", "assemble_with_gas", "find_gas"]
 
 _MESSAGE: Final = re.compile(r"(.*?):(?:(\d+):)?\s+(Error|Warning|Fatal error|Info|Internal error)[^:]*: (.*)")
 _OFFSET: Final = re.compile(r"\bat ([0-9a-f]{4,})\Z")
+_COUNTED: Final = re.compile(
+    r"\.(space|skip|zero|fill|rept|irp|org|align|balign|p2align|macro)\b(.*)", re.IGNORECASE | re.DOTALL
+)
+_NUMBER: Final = re.compile(r"\b(?:0[xX][0-9a-fA-F]{1,16}|[1-9]\d{0,18})\b")
 _CANDIDATES: Final = ("as", "x86_64-linux-gnu-as", "i686-linux-gnu-as")
 _FUNCTION_SECTIONS: Final = (3, 4)
 """ELF symbol types of sections and files, which name no address."""
@@ -95,7 +99,7 @@ def _run(
         diagnostics.append(_whole("the source reads another file", "a reproducer is one self-contained file"))
         failed = True
     if not failed and (run.failure or run.status != 0 or not blob):
-        diagnostics.append(_whole(f"GNU as failed: {run.failure or run.errors.strip()[:200] or 'no output'}"))
+        diagnostics.append(_exhausted(run, source))
         failed = True
     if failed:
         return None, diagnostics
@@ -118,6 +122,25 @@ def _whole(message: str, hint: str = "") -> Diagnostic:
     return Diagnostic(1, 1, Severity.ERROR, message, hint)
 
 
+def _exhausted(run: ToolRun, source: Source) -> Diagnostic:
+    """The message for a source that used up what an assembler may use, at the statement that most likely did."""
+    reason = run.failure or run.errors.strip().split("\n")[-1][:200] or "it wrote nothing"
+    worst: tuple[int, Line] | None = None
+    for line in source.lines:
+        for statement in line.statements:
+            match = _COUNTED.match(split_labels(statement.text)[1])
+            if match is None:
+                continue
+            count = max((int(number, 0) for number in _NUMBER.findall(match.group(2))), default=0)
+            if worst is None or count > worst[0]:
+                worst = count, line
+    hint = "a count is too large, or a macro calls itself without an end"
+    if worst is None:
+        return _whole(f"GNU as failed: {reason}", hint)
+    column, length, token = place("", worst[1])
+    return Diagnostic(worst[1].number, column, Severity.ERROR, f"GNU as failed: {reason}", hint, length, token)
+
+
 def _messages(
     run: ToolRun, source: Source, bits: int, syntax: Syntax, listing: str, text: GasSource
 ) -> list[Diagnostic]:
@@ -134,7 +157,9 @@ def _messages(
         if number is None and (offset := _OFFSET.search(message)):
             # The last pass of `as` has forgotten the lines, not the places.
             number = str(line_of_offset(listing, HEADER_LINES, int(offset.group(1), 16), text.likely) + HEADER_LINES)
-        line_number = min(max(int(number or 1) - HEADER_LINES, 1), max(len(source.lines), 1))
+        if number is None:
+            number = str(_line_of_quoted(message, source) + HEADER_LINES)
+        line_number = min(max(int(number) - HEADER_LINES, 1), max(len(source.lines), 1))
         line = source.lines[line_number - 1]
         if kind == "Info":
             severity = Severity.NOTE
@@ -144,6 +169,15 @@ def _messages(
         hint = "" if severity is Severity.NOTE else hint_for(message, line, syntax, bits)
         found.append(Diagnostic(line_number, column, severity, _plain(message), hint, length, token))
     return sorted(found, key=lambda diagnostic: diagnostic.line) if _ordered(found) else found
+
+
+def _line_of_quoted(message: str, source: Source) -> int:
+    """The first line that holds a name quoted in a message without a line; 1 if none does."""
+    for name in re.findall(r"[`'‘]([^`'’]+)['’]", message):
+        for line in source.lines:
+            if re.search(rf"(?<![\w.$]){re.escape(name)}(?![\w.$])", line.text):
+                return line.number
+    return 1
 
 
 def _ordered(found: list[Diagnostic]) -> bool:
@@ -263,7 +297,8 @@ class _Linker:
 
     def _image(self, rows: list[Row]) -> Image:
         lines: list[LineEntry] = []
-        for row, following in zip(rows, [*rows[1:], None], strict=True):
+        for index, row in enumerate(rows):
+            following = rows[index + 1] if index + 1 < len(rows) else None
             section = self.obj.sections[row.section]
             end = row.offset + len(row.data)
             if row.truncated:

@@ -67,7 +67,9 @@ def split_arguments(text: str) -> list[str]:
             while at < len(text) and text[at] != '"':
                 at += 2 if text[at] == "\\" else 1
         elif character == "'":
+            # GNU as takes `'a` and `'a'` for the same number.
             at += 2 if text[at + 1 : at + 2] == "\\" else 1
+            at += text[at + 1 : at + 2] == "'"
         elif character in "([":
             depth += 1
         elif character in ")]":

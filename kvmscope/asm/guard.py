@@ -20,7 +20,7 @@ from kvmscope.asm.names import REGISTERS
 from kvmscope.asm.operands import Immediate, Memory, Operand, Reg
 from kvmscope.asm.refusal import Mistake, Refusal
 
-__all__ = ["REFUSED", "Expected", "check"]
+__all__ = ["REFUSED", "Expected", "check", "check_sizes", "needed_segment"]
 
 _REFUSED_WORDS: Final = """
     sysret sysexit loopw loopd fsub fsubr fdiv fdivr fsubp fsubrp fdivp fdivrp fisub fisubr fidiv fidivr
@@ -52,6 +52,7 @@ _OWN_SIZE: Final = frozenset({"movzx", "movsx", "cvtsi2sd", "cvtsi2ss", "vcvtsi2
 """Instructions whose memory operand has another size than the register beside it."""
 _DEFAULT_SIZE: Final = frozenset({"push", "pop", "call", "jmp"})
 """Instructions whose memory operand has the mode's size when none is written."""
+_SHIFTS: Final = frozenset({"shl", "shr", "sal", "sar", "rol", "ror", "rcl", "rcr"})
 _SET_SIZE: Final = frozenset(f"set{code}" for code in CONDITIONS)
 
 _ALIASES: Final = {
@@ -130,9 +131,6 @@ def _operands(
     ours: Sequence[tuple[Operand, int | None]], theirs: Sequence[Any], decoded: Any, instruction: Instruction, bits: int
 ) -> None:
     sizes = [one.info.bits for one, _ in ours if isinstance(one, Reg) and one.info.kind != "segment"]
-    sized = bool(sizes) and instruction.name not in _OWN_SIZE
-    if instruction.name == "mov" and any(isinstance(one, Reg) and one.info.kind == "segment" for one, _ in ours):
-        sized = True
     if instruction.name in ("lar", "lsl") and len(sizes) == 2 and sizes[1] not in (16, sizes[0]):
         raise Refusal("operands of these sizes", instruction.text)
     if instruction.name in ("lss", "lfs", "lgs") and 64 in sizes:
@@ -154,7 +152,7 @@ def _operands(
             if not -(1 << narrow - 1) <= number < 1 << narrow:
                 raise Refusal(f"{number:#x} does not fit in {narrow} bits", instruction.text)
         elif isinstance(mine, Memory):
-            _memory(mine, number, other, decoded, instruction, bits, sized)
+            _memory(mine, number, other, decoded, instruction, bits)
         else:
             raise Refusal("an operand that cannot be compared", instruction.text)
 
@@ -164,9 +162,7 @@ def _same_number(name: str, mine: Reg) -> bool:
     return other is not None and (other.kind, other.number) == (mine.info.kind, mine.info.number)
 
 
-def _memory(
-    mine: Memory, number: int | None, other: Any, decoded: Any, instruction: Instruction, bits: int, has_register: bool
-) -> None:
+def _memory(mine: Memory, number: int | None, other: Any, decoded: Any, instruction: Instruction, bits: int) -> None:
     text = instruction.text
     if other.type != x86_const.X86_OP_MEM:
         raise Refusal("the memory operand is lost in the built-in assembler's bytes", text)
@@ -188,15 +184,26 @@ def _memory(
     if mine.size:
         if other.size * 8 != mine.size:
             raise Refusal("another size of memory in the built-in assembler's bytes", text)
-    elif instruction.name in _DEFAULT_SIZE:
-        if other.size * 8 != bits:
-            raise Refusal("another size of memory than the mode's", text)
-    elif not has_register and instruction.name not in _SIZELESS and instruction.name not in _SET_SIZE:
-        raise Mistake(
-            f"ambiguous operand size for '{instruction.name}'",
-            instruction.name,
-            "say the size: byte ptr, word ptr, dword ptr or qword ptr (AT&T: a suffix b, w, l or q)",
-        )
+    elif instruction.name in _DEFAULT_SIZE and other.size * 8 != bits:
+        raise Refusal("another size of memory than the mode's", text)
+
+
+def check_sizes(instruction: Instruction) -> None:
+    """Raise Mistake when nothing says how large the memory operand is."""
+    name = instruction.name
+    if name in _SIZELESS or name in _SET_SIZE or name in _DEFAULT_SIZE:
+        return
+    memory = [one for one in instruction.operands if isinstance(one, Memory) and not one.size]
+    kinds = [one.info.kind for one in instruction.operands if isinstance(one, Reg)]
+    sized = bool(kinds) and name not in _OWN_SIZE and (name == "mov" or kinds != ["segment"])
+    # A count in CL says nothing of what is shifted.
+    if name in _SHIFTS and all(
+        isinstance(one, (Memory, Immediate)) or one == Reg("cl") for one in instruction.operands
+    ):
+        sized = False
+    if memory and not sized:
+        hint = "say the size: byte ptr, word ptr, dword ptr or qword ptr (AT&T: a suffix b, w, l or q)"
+        raise Mistake(f"ambiguous operand size for '{name}'", name, hint)
 
 
 def needed_segment(memory: Memory) -> str:

@@ -12,10 +12,12 @@ from kvmscope.asm.mnemonics import intel_name, is_mnemonic, nearest, nearest_dir
 from kvmscope.asm.names import GAS_DIRECTIVES, REGISTERS
 from kvmscope.asm.source import Line
 
-__all__ = ["hint_for", "hint_for_symbol", "place", "place_symbol"]
+__all__ = ["hint_for", "hint_for_symbol", "nasm_hint", "place", "place_symbol"]
 
 _QUOTED: Final = re.compile(r"[`'‘]([^`'’]+)['’]")
 _WORD: Final = re.compile(r"[%.]?[A-Za-z_][\w.]*")
+_LONGEST_NAME: Final = 64
+_MOST_NAMES: Final = 2000
 _PREFIXES: Final = frozenset({"rep", "repe", "repne", "repz", "repnz", "lock", "data16", "addr32", "data32", "addr16"})
 _ATT_SIGNS: Final = re.compile(r"%[a-z]{2,}|\$-?\w|\w*\(%|\)\s*,|,\s*-?\w*\(")
 _BARE_REGISTER: Final = re.compile(r"(?<![%\w.$])([a-z][a-z0-9]{1,3})\b")
@@ -73,6 +75,14 @@ def hint_for(message: str, line: Line, syntax: Syntax, bits: int) -> str:
         return confusion
     if "bad register name" in lowered:
         return _bad_register(message, bits)
+    if first in ("sysret", "sysexit"):
+        small = "l" if syntax is Syntax.ATT else "d"
+        return f"say how it returns: {first}{small} to 32-bit code, {first}q to 64-bit code"
+    if bits == 64 and re.search(r"\b[cd]r\d", text) and "mismatch" in lowered:
+        return "in 64-bit code control and debug registers move to and from 64-bit registers"
+    if "too large for field" in lowered or "number of operands" in lowered:
+        far = "the target is too far away for this instruction, or the value too large for its operand"
+        return far if "too large" in lowered else "this instruction takes another number of operands"
     if "ambiguous operand size" in lowered or "no instruction mnemonic suffix" in lowered:
         if syntax is Syntax.INTEL:
             return "say the size: byte ptr, word ptr, dword ptr or qword ptr"
@@ -91,6 +101,8 @@ def hint_for(message: str, line: Line, syntax: Syntax, bits: int) -> str:
         return ".org takes an address that lies ahead; .section NAME, ADDRESS places code anywhere"
     if "recursion" in lowered or "nested" in lowered:
         return "a macro calls itself without an end"
+    if "with these operands" in lowered or "is not encoded" in lowered or "not expected" in lowered:
+        return confusion
     return ""
 
 
@@ -106,8 +118,15 @@ def hint_for_symbol(name: str, line: Line, symbols: list[str], syntax: Syntax, b
     if name.startswith("$") and syntax is Syntax.INTEL:
         return f"Intel syntax: an immediate has no '$'; write {name[1:]}"
     nasm = _nasm(text.split()[0].lower() if text else "", text.split(), syntax)
-    near = get_close_matches(name, symbols, n=1, cutoff=0.6)
+    near = get_close_matches(name, symbols[:_MOST_NAMES], n=1, cutoff=0.6) if len(name) <= _LONGEST_NAME else []
     return nasm or (f"did you mean '{near[0]}'?" if near else "define it as a label, or with .equ")
+
+
+def nasm_hint(line: Line, syntax: Syntax) -> str:
+    """What to write for a NASM or MASM directive; empty when the line has none."""
+    text = split_labels(line.statements[0].text)[1] if line.statements else ""
+    words = text.split()
+    return _nasm(words[0].lower(), words, syntax) if words else ""
 
 
 def _nasm(first: str, words: list[str], syntax: Syntax) -> str:
@@ -150,5 +169,5 @@ def _bad_register(message: str, bits: int) -> str:
     name = quoted.group(1).lstrip("%").lower() if quoted else ""
     if name in REGISTERS:
         return f"%{name} does not exist in {bits}-bit code"
-    near = get_close_matches(name, sorted(REGISTERS), n=1, cutoff=0.6)
+    near = get_close_matches(name, sorted(REGISTERS), n=1, cutoff=0.6) if len(name) <= _LONGEST_NAME else []
     return f"did you mean %{near[0]}?" if near else ""

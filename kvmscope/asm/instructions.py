@@ -10,7 +10,7 @@ from typing import Final
 from kvmscope.asm.arith import Expression
 from kvmscope.asm.gas_source import split_arguments
 from kvmscope.asm.image import Syntax
-from kvmscope.asm.mnemonics import mnemonics, nearest
+from kvmscope.asm.mnemonics import is_mnemonic, mnemonics
 from kvmscope.asm.operands import (
     Far,
     Immediate,
@@ -104,7 +104,7 @@ def parse_instruction(text: str, bits: int, syntax: Syntax, is_constant: IsConst
     if syntax is Syntax.INTEL:
         branch = name in BRANCHES
         operands = tuple(parse_intel(part, is_constant, branch=branch) for part in parts)
-        if not operands or name in BRANCHES or name in mnemonics():
+        if name in BRANCHES or name in mnemonics():
             return Instruction(name, _far_pair(name, operands), prefixes, 0, text)
         raise _unknown(name)
     return _att(name, parts, bits, prefixes, text)
@@ -118,8 +118,7 @@ def _first(text: str) -> tuple[str, str]:
 
 
 def _unknown(name: str) -> Refusal:
-    near = nearest(name)
-    return Refusal(f"no such instruction: '{name}'", name, f"did you mean '{near}'?" if near else "")
+    return Refusal(f"no such instruction: '{name}'", name)
 
 
 def _far_pair(name: str, operands: tuple[Operand, ...]) -> tuple[Operand, ...]:
@@ -133,6 +132,8 @@ def _far_pair(name: str, operands: tuple[Operand, ...]) -> tuple[Operand, ...]:
 
 
 def _att(name: str, parts: list[str], bits: int, prefixes: bytes, text: str) -> Instruction:
+    if not is_mnemonic(name):
+        raise _unknown(name)
     base = _FIXED_SUFFIX.get((name, bits), name)
     if name[:3] == "jmp" and base != name and not (parts and parts[0].startswith("*")):
         raise Refusal(f"'{name}' is for indirect jumps", name)

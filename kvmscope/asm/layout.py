@@ -10,7 +10,7 @@ from kvmscope.asm.encoder import Request
 from kvmscope.asm.limits import MAX_DEPTH, MAX_OUTPUT
 from kvmscope.asm.nops import nops
 from kvmscope.asm.program import Item, Pad, Program, ProgramSection, Space
-from kvmscope.asm.refusal import Mistake, Refusal
+from kvmscope.asm.refusal import Mistake, Refusal, TooMuch
 
 __all__ = ["At", "Layout", "Undefined"]
 
@@ -26,6 +26,16 @@ class Layout:
         self.wide = wide
         self.at: dict[str, int] = {}
         """Address of each section."""
+
+    def undefined(self) -> list[tuple[Item, Undefined]]:
+        """Every use of a name that is nowhere defined."""
+        found = []
+        for section in self.program.sections.values():
+            for item in section.items:
+                for name in sorted(_names(item)):
+                    if name not in self.program.labels and name not in self.program.constants:
+                        found.append((item, _undefined(name)))
+        return found
 
     def sizes(self) -> None:
         """Offsets and sizes, then addresses; raises At, or Refusal."""
@@ -71,7 +81,7 @@ class Layout:
             item.offset, item.size = offset, size
             offset += size
             if offset > MAX_OUTPUT:
-                raise At(item, Mistake(f"the program has more than {MAX_OUTPUT >> 20} MiB"))
+                raise At(item, TooMuch(f"the program has more than {MAX_OUTPUT >> 20} MiB"))
         return changed
 
     def _item_size(self, item: Item, section: ProgramSection, offset: int) -> int:
@@ -131,7 +141,7 @@ class Layout:
             if size < 0:
                 raise Mistake(f"a count of {value.number} is negative")
         if size > MAX_OUTPUT:
-            raise Mistake(f"{size} bytes are more than a program may have ({MAX_OUTPUT >> 20} MiB)")
+            raise TooMuch(f"{size} bytes are more than a program may have ({MAX_OUTPUT >> 20} MiB)")
         return size
 
     def value(self, tree: Expression, depth: int = 0) -> Value:
@@ -150,9 +160,7 @@ class Layout:
             return Value(self.at.get(label.section.name, 0) + offset, 1, False)
         tree = self.program.constants.get(name)
         if tree is None:
-            shown = name.split("#")[0]
-            hint = "there is no such label further on" if "#" in name else ""
-            raise Undefined(f"undefined symbol '{shown}'", shown, hint)
+            raise _undefined(name)
         if depth > MAX_DEPTH or tree == Name(name):
             raise Mistake(f"'{name}' is defined by itself", name)
         return self.value(tree, depth + 1)
@@ -223,3 +231,19 @@ class Undefined(Mistake):
 
 
 _ORDER: Final = {".text": 0, ".data": 1, ".bss": 2}
+
+
+def _undefined(name: str) -> Undefined:
+    shown = name.split("#")[0]
+    hint = "there is no such label further on" if "#" in name else ""
+    return Undefined(f"undefined symbol '{shown}'", shown, hint)
+
+
+def _names(item: Item) -> set[str]:
+    """The symbols that the bytes of ``item`` depend on."""
+    content = item.content
+    if isinstance(content, Code):
+        return {name for field in content.fields for name in names_in(field.value)}
+    if isinstance(content, Branch):
+        return names_in(content.target)
+    return names_in(content.count) if isinstance(content, Space) else set()

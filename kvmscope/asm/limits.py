@@ -30,7 +30,7 @@ MAX_DEPTH: Final = 64
 MAX_DIAGNOSTICS: Final = 200
 """Messages that are kept of one source."""
 
-TOOL_SECONDS: Final = 10.0
+TOOL_SECONDS: Final = 5.0
 """Wall time after which an external assembler is ended; its CPU time is bounded by the same number."""
 
 TOOL_MEMORY: Final = 1 << 30

@@ -40,6 +40,8 @@ _SUFFIXABLE_WORDS: Final = """
 _SUFFIXABLE: Final = frozenset(_SUFFIXABLE_WORDS.split())
 """Intel names that take an AT&T size suffix."""
 
+_LONGEST: Final = 24
+"""Letters of a word that can be a slip of the finger; comparing costs their square."""
 _ATT_NAMES: Final = {"cbtw": "cbw", "cwtl": "cwde", "cltq": "cdqe", "cwtd": "cwd", "cltd": "cdq", "cqto": "cqo"}
 
 
@@ -75,21 +77,27 @@ def intel_name(word: str) -> str | None:
 
 def nearest(word: str) -> str:
     """The mnemonic that was probably meant by ``word``; empty when none is near."""
+    if len(word) > _LONGEST:
+        return ""
     known = mnemonics()
     # Transposed letters ("mvo", "pusfh") are the usual slip, and difflib rates them low in short words.
     for i in range(len(word) - 1):
         swapped = word[:i] + word[i + 1] + word[i] + word[i + 2 :]
-        if swapped != word and swapped in known:
+        if swapped != word and is_mnemonic(swapped):
             return swapped
     # A doubled or superfluous letter comes next: the shorter name is the commoner instruction.
     shorter = sorted(shorter for i in range(len(word)) if (shorter := word[:i] + word[i + 1 :]) in known)
     if shorter and len(word) > 3:
         return shorter[0]
     near = get_close_matches(word, sorted(known), n=1, cutoff=0.7)
-    return near[0] if near else ""
+    if near:
+        return near[0]
+    # With an AT&T suffix a word can be too far from every name.
+    stem = nearest(word[:-1]) if len(word) > 3 and word[-1] in "bwlq" else ""
+    return stem + word[-1] if stem and intel_name(stem + word[-1]) else ""
 
 
 def nearest_directive(word: str) -> str:
     """The directive that was probably meant by ``word`` (with its dot); empty when none is near."""
-    near = get_close_matches(word, sorted(DIRECTIVES), n=1, cutoff=0.6)
+    near = get_close_matches(word, sorted(DIRECTIVES), n=1, cutoff=0.6) if len(word) <= _LONGEST else []
     return near[0] if near else ""

@@ -8,25 +8,27 @@ from kvmscope.asm.direct import Code
 from kvmscope.asm.encoder import Encode, Request, encode_all
 from kvmscope.asm.expand import Expander
 from kvmscope.asm.gas_source import split_labels
-from kvmscope.asm.hints import hint_for, hint_for_symbol
+from kvmscope.asm.hints import hint_for, hint_for_symbol, nasm_hint
 from kvmscope.asm.image import Diagnostic, Image, LineEntry, Section, Severity, Syntax
 from kvmscope.asm.layout import At, Layout, Undefined
 from kvmscope.asm.limits import MAX_DIAGNOSTICS
 from kvmscope.asm.placing import align_problems, overlaps
 from kvmscope.asm.program import Item, Pad, Program
-from kvmscope.asm.refusal import Refusal, Trouble
+from kvmscope.asm.refusal import Refusal, TooMuch, Trouble
 from kvmscope.asm.source import Source, Statement
 
 __all__ = ["Native", "assemble_native"]
 
 
 class Native:
-    """The outcome: an image, or diagnostics; ``refused`` when another assembler could know better."""
+    """The outcome: an image, or diagnostics; ``refused`` when another assembler could know better,
+    ``too_much`` when none should try."""
 
     def __init__(self) -> None:
         self.image: Image | None = None
         self.diagnostics: list[Diagnostic] = []
         self.refused = False
+        self.too_much = False
 
 
 def assemble_native(source: Source, bits: int, syntax: Syntax, origin: int, encode: Encode) -> Native:
@@ -93,6 +95,10 @@ class _Assembler:
 
     def _lay_out(self) -> None:
         layout = Layout(self.program, 64 in self.modes)
+        for item, undefined in layout.undefined():
+            self._trouble(undefined, item.statement)
+        if self._failed():
+            return
         try:
             layout.sizes()
         except At as error:
@@ -156,12 +162,14 @@ class _Assembler:
     def _trouble(self, trouble: Trouble, statement: Statement) -> None:
         if isinstance(trouble, Refusal):
             self.result.refused = True
+        self.result.too_much |= isinstance(trouble, TooMuch)
         line = self.source.lines[statement.line - 1] if self.source.lines else None
         column, length, token, hint = statement.column, 1, trouble.token, trouble.hint
         if line is not None:
             labels, rest = split_labels(statement.text)
             word = rest.split()[0] if rest.split() else statement.text
-            token = token if token and token in line.text else word
+            nasm = nasm_hint(line, self.syntax)
+            token = word if nasm or not token or token not in line.text or token == rest.strip() else token
             at = line.text.find(token, statement.column - 1)
             if at < 0:
                 at, token = line.text.find(token), token
@@ -172,7 +180,7 @@ class _Assembler:
             if isinstance(trouble, Undefined) and not hint:
                 known = [name for name in (*self.program.labels, *self.program.constants) if "#" not in name]
                 hint = hint_for_symbol(trouble.token, line, known, self.syntax, self.bits)
-            hint = hint or hint_for(trouble.message, line, self.syntax, self.bits)
+            hint = nasm or hint or hint_for(trouble.message, line, self.syntax, self.bits)
         found = Diagnostic(statement.line, column, Severity.ERROR, trouble.message, hint, max(length, 1), token)
         if found not in self.result.diagnostics:
             self.result.diagnostics.append(found)

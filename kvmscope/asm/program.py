@@ -10,12 +10,14 @@ from kvmscope.asm.arith import Binary, Expression, Name, Unary, Value, evaluate,
 from kvmscope.asm.data import INTEGERS, STRINGS, parse_string, to_bytes
 from kvmscope.asm.direct import Branch, Code, Field, encode_direct
 from kvmscope.asm.encoder import Request, request
-from kvmscope.asm.fixed import fixed_bytes
+from kvmscope.asm.fixed import fixed_bytes, fixed_modes
 from kvmscope.asm.gas_source import split_arguments, split_labels
 from kvmscope.asm.image import Diagnostic, Severity, Syntax
 from kvmscope.asm.instructions import PREFIXES, parse_instruction, place_operands
 from kvmscope.asm.limits import MAX_OUTPUT
-from kvmscope.asm.refusal import Mistake, Refusal
+from kvmscope.asm.mnemonics import nearest_directive
+from kvmscope.asm.names import DIRECTIVES
+from kvmscope.asm.refusal import Mistake, Refusal, TooMuch
 from kvmscope.asm.source import Statement
 
 __all__ = ["Item", "Pad", "Program", "ProgramSection", "Space"]
@@ -241,6 +243,9 @@ class Program:
         elif word in (".include", ".incbin"):
             hint = "paste the text, or declare the bytes with .byte or a [[memory]] table"
             raise Mistake(f"'{word}' is refused: a reproducer is one self-contained file", word, hint)
+        elif word not in DIRECTIVES and word not in _IGNORED:
+            near = nearest_directive(word)
+            raise Refusal(f"unknown directive '{word}'", word, f"did you mean {near}?" if near else "")
         elif word not in _IGNORED:
             raise Refusal(f"'{word}' is not known to the built-in assembler", word)
 
@@ -250,7 +255,7 @@ class Program:
     def _bytes(self, data: bytes, statement: Statement) -> None:
         self._size += len(data)
         if self._size > MAX_OUTPUT:
-            raise Mistake(f"the program has more than {MAX_OUTPUT >> 20} MiB")
+            raise TooMuch(f"the program has more than {MAX_OUTPUT >> 20} MiB")
         if data:
             self._item(statement, Code(data), is_code=False)
 
@@ -294,9 +299,9 @@ class Program:
     def _fill(self, parts: list[str], statement: Statement) -> None:
         size = self.constant(parts[1]) if len(parts) > 1 else 1
         value = self.constant(parts[2]) if len(parts) > 2 else 0
-        if not parts or len(parts) > 3 or not 0 <= size <= 8 or not 0 <= value < 1 << 8 * min(size, 4):
+        if not parts or len(parts) > 3 or not 0 <= size <= 8 or not 0 <= value < 1 << 32:
             raise Refusal("'.fill' wants COUNT, SIZE (to 8), VALUE (to 32 bits)", statement.text)
-        self._item(statement, Space(self._tree(parts[0]), value.to_bytes(size, "little")), is_code=False)
+        self._item(statement, Space(self._tree(parts[0]), value.to_bytes(8, "little")[:size]), is_code=False)
 
     def _org(self, parts: list[str], statement: Statement) -> None:
         if not 1 <= len(parts) <= 2:
@@ -357,6 +362,11 @@ class Program:
         if len(words) == 2 and words[0] in PREFIXES:
             prefix, words = PREFIXES[words[0]], words[1:]
         code = fixed_bytes(words[0], self.bits, self.syntax) if len(words) == 1 else None
+        modes = fixed_modes(words[0]) if len(words) == 1 and code is None else frozenset()
+        if modes and self.bits not in modes:
+            raise Mistake(f"'{words[0]}' does not exist in {self.bits}-bit code", words[0])
+        if modes:
+            raise Refusal(f"'{words[0]}' without operands is not known in this syntax", words[0])
         if code is None or not prefix:
             return code
         string = words[0][:4] in ("movs", "cmps", "stos", "lods", "scas") or words[0][:3] in ("ins", "out")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Mistake", "Refusal", "Trouble"]
+__all__ = ["Mistake", "Refusal", "TooMuch", "Trouble"]
 
 
 class Trouble(Exception):
@@ -21,3 +21,7 @@ class Mistake(Trouble):
 
 class Refusal(Trouble):
     """The built-in assembler does not know this form, or cannot prove its bytes: another assembler must serve."""
+
+
+class TooMuch(Mistake):
+    """The source would give more than any program may have: no other assembler need try."""
