@@ -16,6 +16,7 @@ from kvmscope.asm.image import Assembly, CrossCheck, Diagnostic, Image, LineEntr
 from kvmscope.asm.source import Source, clean
 
 if TYPE_CHECKING:
+    from kvmscope.asm.encoder import Encode
     from kvmscope.asm.native import Native
 
 # The built-in assembler and clang are imported where they serve: `kvmscope run` with GNU as needs neither, and they are
@@ -132,12 +133,11 @@ class _Job:
 
     def clang(self) -> Assembly:
         from kvmscope.asm import clang
-        from kvmscope.asm.native import assemble_native
 
         driver = clang.find_clang()
         if driver is None:
             return _nothing("clang", "clang is not installed", clang.WHY_NOT)
-        native = assemble_native(self.source, self.bits, self.syntax, self.origin, driver.encode)
+        native = self._with(driver.encode)
         gas = find_gas() if self.cross_check else None
         if native.image is None:
             return _assembly(_hinted(native, _CHOOSE if find_gas() else _INSTALL), "clang")
@@ -145,9 +145,15 @@ class _Job:
 
     def _native(self) -> Native:
         from kvmscope.asm import keystone_client
+
+        # The process starts while we load the decoder.
+        keystone_client.start()
+        return self._with(keystone_client.encode)
+
+    def _with(self, encode: Encode) -> Native:
         from kvmscope.asm.native import assemble_native
 
-        return assemble_native(self.source, self.bits, self.syntax, self.origin, keystone_client.encode)
+        return assemble_native(self.source, self.bits, self.syntax, self.origin, encode)
 
     def _gas(self, gas: Gas) -> Assembly:
         image, diagnostics = assemble_with_gas(gas, self.source, self.bits, self.syntax, self.origin)

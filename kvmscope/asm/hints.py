@@ -17,6 +17,7 @@ __all__ = ["hint_for", "hint_for_symbol", "nasm_hint", "place", "place_symbol"]
 _QUOTED: Final = re.compile(r"[`'‘]([^`'’]+)['’]")
 _WORD: Final = re.compile(r"[%.]?[A-Za-z_][\w.]*")
 _LONGEST_NAME: Final = 64
+_LONGEST_TEXT: Final = 200
 _MOST_NAMES: Final = 2000
 _PREFIXES: Final = frozenset({"rep", "repe", "repne", "repz", "repnz", "lock", "data16", "addr32", "data32", "addr16"})
 _ATT_SIGNS: Final = re.compile(r"%[a-z]{2,}|\$-?\w|\w*\(%|\)\s*,|,\s*-?\w*\(")
@@ -58,7 +59,8 @@ def _find(text: str, token: str) -> int:
 
 def hint_for(message: str, line: Line, syntax: Syntax, bits: int) -> str:
     """A way out of ``message``, from what stands in the line; empty when there is nothing to say."""
-    text = split_labels(line.statements[0].text)[1] if line.statements else ""
+    # Some of the patterns below cost the square of the length.
+    text = split_labels(line.statements[0].text)[1][:_LONGEST_TEXT] if line.statements else ""
     words = text.split()
     first = words[0].lower() if words else ""
     nasm = _nasm(first, words, syntax)

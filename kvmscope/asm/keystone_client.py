@@ -17,10 +17,11 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Final
 
-__all__ = ["encode", "keystone_version"]
+__all__ = ["encode", "keystone_version", "start"]
 
 _SECONDS: Final = 5.0
 """For one batch; Keystone needs 2 microseconds for a line, its start 50 milliseconds."""
+_BATCH: Final = 1000
 _LOSSES: Final = 3
 """Crashes or hangs in one batch after which the rest is given up."""
 _KEPT: Final = 20_000
@@ -106,12 +107,33 @@ def encode(bits: int, texts: Sequence[str]) -> list[bytes | None]:
     with _lock:
         wanted = sorted({text for text in texts if (bits, text) not in _known})
         if wanted:
-            for text, data in zip(wanted, _ask(bits, wanted), strict=True):
-                _known[bits, text] = data
+            for at in range(0, len(wanted), _BATCH):
+                part = wanted[at : at + _BATCH]
+                for text, data in zip(part, _ask(bits, part), strict=True):
+                    _known[bits, text] = data
         answers = [_known[bits, text] for text in texts]
         while len(_known) > _KEPT:
             _known.popitem(last=False)
         return answers
+
+
+def start() -> None:
+    """Start the process, if there is none, without waiting for it."""
+    with _lock:
+        try:
+            _worker()
+        except OSError:
+            # The next question will fail in the same way, and be answered with refusals.
+            return
+
+
+def _worker() -> _Worker:
+    if _current and _current[0].owner != os.getpid():
+        # We are a fork: the process and its pipes belong to the parent.
+        _current.clear()
+    if not _current:
+        _current.append(_Worker())
+    return _current[0]
 
 
 def _ask(bits: int, texts: Sequence[str]) -> list[bytes | None]:
@@ -129,12 +151,8 @@ def _ask(bits: int, texts: Sequence[str]) -> list[bytes | None]:
 
 
 def _try(bits: int, texts: Sequence[str]) -> list[bytes | None] | None:
-    if _current and _current[0].owner != os.getpid():
-        _current.clear()
     try:
-        if not _current:
-            _current.append(_Worker())
-        answer = _current[0].ask(bits, texts)
+        answer = _worker().ask(bits, texts)
     except (_Lost, OSError):
         _close()
         return None
