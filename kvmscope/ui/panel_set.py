@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
+from kvmscope.ui import panels
 from kvmscope.ui.console import ConsolePanel
 from kvmscope.ui.line_panel import LinePanel
-from kvmscope.ui.panels import (
-    DescriptorsPanel,
-    DevicesPanel,
-    DisassemblyPanel,
-    ExplanationPanel,
-    MemoryPanel,
-    PagingPanel,
-    RegistersPanel,
-    SerialPanel,
-    TimelinePanel,
-)
 
 __all__ = ["make_panels"]
 
 
 def make_panels() -> list[LinePanel]:
-    """One of each; for the UI's thread."""
-    return [
-        RegistersPanel(),
-        ExplanationPanel(),
-        DisassemblyPanel(),
-        PagingPanel(),
-        MemoryPanel(),
-        TimelinePanel(),
-        SerialPanel(),
-        DescriptorsPanel(),
-        DevicesPanel(),
-        ConsolePanel(),
-    ]
+    """One of each, the console among them; for the UI's thread."""
+    return [*panels.make_panels(), ConsolePanel()]

@@ -17,7 +17,7 @@ def test_letters_are_keys_until_i_and_typed_after_it() -> None:
         assert bench.main.editor.text == before
         await bench.press("i")
         bench.main.editor.go_to(13)
-        await bench.type("nop")
+        await bench.type("nop", by_keys=True)
         assert "nophlt" in bench.main.editor.text.replace(" ", "")
         assert "EDIT" in bench.main.header.plain
 
@@ -84,7 +84,7 @@ def test_breakpoints_follow_their_lines() -> None:
         bench.main.editor.go_to(6)
         await bench.press("b", "i")
         bench.main.editor.go_to(4)
-        await bench.type("nop\nnop\n")
+        await bench.type("nop\nnop\n", by_keys=True)
         await bench.until(lambda: bench.main.controller.breakpoint_lines() == {8}, "moved")
         await bench.pilot.press("escape")
         await bench.started()
@@ -127,7 +127,7 @@ def test_enter_keeps_the_indentation() -> None:
         await bench.press("i")
         bench.main.editor.go_to(11, 23)
         await bench.pilot.press("end", "enter")
-        await bench.type("nop")
+        await bench.type("nop", by_keys=True)
         assert bench.main.editor.document.get_line(11) == "        nop"
 
     drive(scenario)

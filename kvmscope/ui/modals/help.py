@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar, Final
 
+from rich.style import Style
+from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -27,7 +29,7 @@ _GROUPS: Final = {
     "app": "kvmscope",
 }
 _PANEL_KEYS: Final = (
-    ("1-8", "Panel of that number, to the front"),
+    ("1-9 0", "Panel of that number, to the front"),
     ("< >", "Previous and next panel of the dock"),
     ("↑↓ j k, ←→ h l", "Move in a panel"),
     ("Enter", "Open, travel to or edit what the cursor stands on"),
@@ -54,36 +56,38 @@ class Help(ModalScreen[None]):
         with Vertical(classes="box -wide"):
             yield Static("Help", classes="dialog-title")
             with VerticalScroll():
-                yield Static(self._text(), classes="dialog-text")
+                yield Static(self._table(), classes="dialog-text")
             yield Static("↑↓ scroll   Esc close", classes="dialog-keys")
 
-    def _text(self) -> Text:
-        inks = palette_for(self.app.theme)
-        key_ink = inks["accent"].without_color if self.app.no_color else inks["accent"]
-        text = Text()
+    def _table(self) -> Table:
+        key_ink = Style(color=palette_for(self.app.theme)["accent"].color, bold=True)
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True, min_width=14, style=key_ink)
+        table.add_column()
 
         def heading(words: str) -> None:
-            text.append(f"\n{words}\n" if text.plain else f"{words}\n", "bold underline")
+            if table.row_count:
+                table.add_row()
+            table.add_row(Text(words, "bold underline not dim"))
 
         if self._here is not None:
             heading(self._here[0])
-            text.append(f"{self._here[1]}\n")
+            table.add_row("here", self._here[1])
         for group, title in _GROUPS.items():
             heading(title)
             for action in ACTIONS:
                 if action.group == group:
-                    text.append(f"  {spelled(action.id, all_keys=True):<14}", key_ink)
-                    text.append(f"{action.help}\n")
+                    table.add_row(spelled(action.id, all_keys=True), action.help)
         heading("Panels")
         for keys, what in _PANEL_KEYS:
-            text.append(f"  {keys:<14}", key_ink)
-            text.append(f"{what}\n")
-        text.append("\n")
+            table.add_row(keys, what)
+        table.add_row()
         for name, about in self._panels:
-            text.append(f"  {name:<14}", key_ink)
-            text.append(f"{about}\n")
-        text.append("\nAll actions, those without a key too, are in the palette (^P). Commands: type :help.\n")
-        return text
+            table.add_row(name, about)
+        table.add_row()
+        table.add_row(spelled("app.palette"), "All actions, those without a key too.")
+        table.add_row(f"{spelled('look.command')}help", "The commands.")
+        return table
 
     def action_close(self) -> None:
         """Back to work."""
