@@ -50,17 +50,16 @@ def test_edit_is_assembled_and_saved(lesson, tmp_path):
     try:
         terminal.wait("step 0/0")
         terminal.send("i")
-        terminal.settle()
+        terminal.wait("EDIT")
         # The cursor stands at the first instruction's line: a new instruction before it.
         terminal.send("\x1b[H        mov     r15d, 0x4711\r")
-        terminal.settle()
+        terminal.wait("mov     r15d, 0x4711")
         terminal.send("\x1b")
-        terminal.settle()
+        terminal.wait("step 0/0")
         terminal.send("s")
-        terminal.wait("4711")
+        terminal.wait("0000000000004711")
         terminal.send("\x13")
-        terminal.settle()
-        assert "mov     r15d, 0x4711" in (tmp_path / "lesson.asm").read_text()
+        terminal.wait(lambda _: "mov     r15d, 0x4711" in (tmp_path / "lesson.asm").read_text())
         terminal.send("\x11")
         assert terminal.wait_exit() == 0
     finally:
