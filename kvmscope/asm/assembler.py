@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from kvmscope.asm.gas import Gas, assemble_with_gas, find_gas
+from kvmscope.asm.hints import label_warnings
 from kvmscope.asm.image import Assembly, CrossCheck, Diagnostic, Image, LineEntry, Severity, Syntax
 from kvmscope.asm.source import Source, clean
 
@@ -80,7 +81,8 @@ def assemble(
         return Assembly(None, cleaned.diagnostics, backend)
     job = _Job(cleaned, bits, Syntax(syntax), origin, cross_check)
     result = {"auto": job.auto, "keystone": job.keystone, "gas": job.gas_alone, "clang": job.clang}[backend]()
-    return replace(result, diagnostics=(*cleaned.diagnostics, *result.diagnostics))
+    doubts = label_warnings(cleaned, Syntax(syntax))
+    return replace(result, diagnostics=(*cleaned.diagnostics, *doubts, *result.diagnostics))
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from difflib import get_close_matches
 from typing import Final
 
 from kvmscope.asm.gas_source import split_labels
-from kvmscope.asm.image import Syntax
+from kvmscope.asm.image import Diagnostic, Severity, Syntax
 from kvmscope.asm.mnemonics import intel_name, is_mnemonic, nearest, nearest_directive
-from kvmscope.asm.names import GAS_DIRECTIVES, REGISTERS
-from kvmscope.asm.source import Line
+from kvmscope.asm.names import GAS_DIRECTIVES, INTEL_OPERATORS, REGISTERS
+from kvmscope.asm.source import Line, Source
 
-__all__ = ["hint_for", "hint_for_symbol", "nasm_hint", "place", "place_symbol"]
+__all__ = ["hint_for", "hint_for_symbol", "label_warnings", "nasm_hint", "place", "place_symbol"]
 
 _QUOTED: Final = re.compile(r"[`'‘]([^`'’]+)['’]")
 _WORD: Final = re.compile(r"[%.]?[A-Za-z_][\w.]*")
@@ -122,6 +122,24 @@ def hint_for_symbol(name: str, line: Line, symbols: list[str], syntax: Syntax, b
     nasm = _nasm(text.split()[0].lower() if text else "", text.split(), syntax)
     near = get_close_matches(name, symbols[:_MOST_NAMES], n=1, cutoff=0.6) if len(name) <= _LONGEST_NAME else []
     return nasm or (f"did you mean '{near[0]}'?" if near else "define it as a label, or with .equ")
+
+
+def label_warnings(source: Source, syntax: Syntax) -> list[Diagnostic]:
+    """A warning for every label that Intel syntax reads as something else where it is used."""
+    if syntax is not Syntax.INTEL:
+        return []
+    found = []
+    for line in source.lines:
+        for statement in line.statements:
+            for name in split_labels(statement.text)[0].replace(" ", "").split(":"):
+                kind = "a register" if name.lower() in REGISTERS else "an operator"
+                if name.lower() not in REGISTERS and name.lower() not in INTEL_OPERATORS:
+                    continue
+                column = statement.column + max(statement.text.find(name), 0)
+                message = f"label '{name}' is also {kind}: in an operand it does not mean the label"
+                hint = "give it another name"
+                found.append(Diagnostic(line.number, column, Severity.WARNING, message, hint, len(name), name))
+    return found
 
 
 def nasm_hint(line: Line, syntax: Syntax) -> str:

@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from kvmscope.asm import Image, Severity, Syntax, assemble, backends, keystone_client
+from kvmscope.asm.clang import find_clang
 from kvmscope.asm.gas import find_gas
 from kvmscope.asm.nops import nops
 
@@ -16,6 +17,7 @@ BACKENDS = [
     pytest.param("gas", marks=pytest.mark.skipif(find_gas() is None, reason="no GNU as for x86 on the PATH")),
 ]
 both = pytest.mark.parametrize("backend", BACKENDS)
+needs_clang = pytest.mark.skipif(find_clang() is None, reason="no clang on the PATH and no ziglang")
 needs_gas = pytest.mark.skipif(find_gas() is None, reason="no GNU as for x86 on the PATH")
 
 
@@ -346,3 +348,11 @@ def test_wrong_arguments_are_the_callers_mistake(bits: int, backend: str, origin
 def test_an_empty_source_is_an_empty_image() -> None:
     image = image_of("# nothing\n", 64, origin=0x400000)
     assert (image.sections, image.entry) == ((), 0x400000)
+
+
+@needs_clang
+def test_clang_encodes_where_it_is_installed() -> None:
+    text = "mov eax, 10\nx: jmp x\niret\nlgdt [x]\npush 5\nbogus 5"
+    found = assemble(text, bits=32, backend="clang", cross_check=False)
+    assert [one.line for one in found.diagnostics] == [6]
+    assert hex_of(text.removesuffix("bogus 5"), 32, backend="clang") == "b80a000000ebfecf0f0115050000006a05"

@@ -113,3 +113,18 @@ def test_warnings_of_gas_are_kept() -> None:
     result = assemble("mov al, 300", bits=64)
     assert result.ok
     assert [(one.severity, one.line) for one in result.diagnostics] == [(Severity.WARNING, 1)]
+
+
+def test_a_label_named_like_a_register_or_operator_is_a_warning() -> None:
+    result = assemble("nop\ncx: nop\nand: nop\nok: nop", bits=16, backend="keystone", cross_check=False)
+    assert [(one.line, one.severity, one.token) for one in result.diagnostics] == [
+        (2, Severity.WARNING, "cx"),
+        (3, Severity.WARNING, "and"),
+    ]
+    assert assemble("cx: nop", bits=16, syntax=ATT).diagnostics == ()
+
+
+def test_lines_may_end_like_those_of_windows() -> None:
+    result = assemble("nop\r\n\tmvo eax, 1\r\n", bits=64)
+    assert [(one.line, one.column) for one in result.diagnostics] == [(2, 2)]
+    assert assemble("nop # x\r\nret\r\n", bits=64).ok
