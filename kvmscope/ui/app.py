@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 import traceback
@@ -33,7 +34,8 @@ class KvmscopeApp(App[int]):
     NOTIFICATION_TIMEOUT = 8
 
     def __init__(self, document: Document, *, theme: str = "") -> None:
-        super().__init__()
+        # Without colours the terminal's own must be used from the start: Textual chooses its filter here.
+        super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)
         self.animation_level = "none"
         for ours in THEMES:
             self.register_theme(ours)
@@ -63,7 +65,7 @@ class KvmscopeApp(App[int]):
 
     def _end_by_signal(self, number: int) -> None:
         self.keep_text()
-        self.exit(128 + number)
+        self.exit(return_code=128 + number)
 
     def keep_text(self) -> bool:
         """Write unsaved text to its recovery file; True when there was some."""
@@ -100,4 +102,4 @@ class KvmscopeApp(App[int]):
         if kept:
             self.failure += "What you typed is kept and will be offered when you open the file again.\n"
         self.failure += f"Please report it with {report}"
-        self.exit(70)
+        self.exit(return_code=70)
