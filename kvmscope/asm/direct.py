@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from kvmscope.asm.arith import Expression
+from kvmscope.asm.fixed import explicit_bytes
 from kvmscope.asm.instructions import CONDITIONS, LOOPS, Instruction
 from kvmscope.asm.operands import Far, Immediate, Reg, Target
 from kvmscope.asm.refusal import Mistake, Refusal
@@ -75,6 +76,10 @@ def encode_direct(instruction: Instruction, bits: int, value: Resolve) -> Code |
     """
     name, operands = instruction.name, instruction.operands
     first = operands[0] if operands else None
+    registers = tuple(one.name for one in operands if isinstance(one, Reg))
+    if registers and len(registers) == len(operands) and (fixed := explicit_bytes(name, registers, bits)):
+        _no_prefix(instruction)
+        return Code(fixed)
     if isinstance(first, Target) and len(operands) == 1:
         _no_prefix(instruction)
         return _branch(name, first, bits)

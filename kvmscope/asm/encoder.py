@@ -49,6 +49,8 @@ class Request:
     """(bytes, value, relative to the end) of each field."""
     reg: int | None = None
     """Where Keystone got a donor with the same address: the reg field of the instruction that is meant."""
+    opcode: int | None = None
+    """Where the donor is LEA: the opcode of the instruction that is meant."""
     absolute: bool = False
     """The first field is an absolute address in 64-bit code, for which Keystone got another one."""
 
@@ -62,11 +64,14 @@ def request(instruction: Instruction, bits: int, value: Resolve) -> Request:
         donor, reg = _branch_donor(instruction, bits)
     elif instruction.name in _TABLE_REGISTERS:
         donor, reg = _table_donor(instruction), _TABLE_REGISTERS[instruction.name]
-    if donor.name in REFUSED:
-        raise Refusal(f"'{instruction.name}' is not encoded by the built-in assembler", instruction.name)
     for operand in instruction.operands:
         _check_registers(operand, bits)
     check_sizes(donor)
+    opcode = None
+    if instruction.name == "bound":
+        donor, opcode = _bound_donor(instruction, bits), 0x62
+    if donor.name in REFUSED:
+        raise Refusal(f"'{instruction.name}' is not encoded by the built-in assembler", instruction.name)
     donor, absolute = _absolute_donor(donor, bits)
     numbers: list[list[int | None]] = [[], []]
     texts: list[list[str]] = [[], []]
@@ -94,7 +99,7 @@ def request(instruction: Instruction, bits: int, value: Resolve) -> Request:
             texts[which].append(_text(operand, number))
     first, second = (f"{donor.name} {', '.join(part)}".strip() for part in texts)
     one, two = (Expected(donor, tuple(part)) for part in numbers)
-    return Request(instruction, bits, (first, second), (one, two), tuple(fields), reg, absolute)
+    return Request(instruction, bits, (first, second), (one, two), tuple(fields), reg, opcode, absolute)
 
 
 def _check_registers(operand: Operand, bits: int) -> None:
@@ -236,6 +241,21 @@ def _table_donor(instruction: Instruction) -> Instruction:
     return replace(instruction, name="invlpg")
 
 
+def _bound_donor(instruction: Instruction, bits: int) -> Instruction:
+    """``lea`` (8D /r) for ``bound`` (62 /r), whose operands Capstone shows in another order."""
+    kinds = [type(one) for one in instruction.operands]
+    if kinds != [Reg, Memory]:
+        raise Mistake("'bound' takes a register and memory", instruction.name)
+    register, memory = instruction.operands
+    if bits == 64:
+        raise Mistake("'bound' does not exist in 64-bit code", instruction.name)
+    if isinstance(memory, Memory) and memory.size:
+        raise Refusal("a size of memory for 'bound'", instruction.text)
+    if isinstance(register, Reg) and (register.info.kind != "gpr" or register.info.bits not in (16, 32)):
+        raise Mistake("'bound' takes a 16- or 32-bit register", instruction.name)
+    return replace(instruction, name="lea")
+
+
 def encode_all(requests: Sequence[Request], encode: Encode) -> list[Code | Trouble]:
     """Encode and check ``requests``; a Trouble stands for each that gives no certain bytes."""
     for bits in {one.bits for one in requests}:
@@ -293,6 +313,8 @@ def _checked(one: Request, first: bytes | None, second: bytes | None) -> Code:
         if code[sib] != _NO_BASE[True]:
             raise Refusal("the place of an address is not clear", text)
         code[sib] = _NO_BASE[False]
+    if one.opcode is not None:
+        code[len(code) - len(bytes(code).lstrip(_PREFIX_ORDER))] = one.opcode
     if one.reg is not None:
         at = _modrm(code)
         code[at] = code[at] & 0xC7 | one.reg << 3

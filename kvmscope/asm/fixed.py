@@ -15,7 +15,7 @@ from typing import Final
 
 from kvmscope.asm.image import Syntax
 
-__all__ = ["NEWER_THAN_GAS", "fixed_bytes", "fixed_modes", "fixed_names"]
+__all__ = ["NEWER_THAN_GAS", "explicit_bytes", "fixed_bytes", "fixed_modes", "fixed_names"]
 
 _ROWS: Final = """
 90 - 136 nop
@@ -193,6 +193,29 @@ af q 6 scasq
 6f d 136 i:outsd a:outsl
 """
 
+_EXPLICIT_ROWS: Final = """
+0f01d8 6 vmrun rax
+0f01d8 3 vmrun eax
+0f01da 6 vmload rax
+0f01da 3 vmload eax
+0f01db 6 vmsave rax
+0f01db 3 vmsave eax
+0f01de 136 skinit eax
+0f01df 6 invlpga rax ecx
+0f01df 3 invlpga eax ecx
+0f01c8 6 monitor rax ecx edx
+0f01c8 6 monitor rax rcx rdx
+0f01c8 3 monitor eax ecx edx
+0f01c9 136 mwait eax ecx
+0f01c9 6 mwait rax rcx
+0f01fa 6 monitorx rax ecx edx
+0f01fa 3 monitorx eax ecx edx
+0f01fb 136 mwaitx eax ecx ebx
+0f01fc 6 clzero rax
+0f01fc 3 clzero eax
+"""
+"""``OPCODE MODES NAME REGISTERS``: operands that can only be written in one way (APM vol. 3; SDM vol. 2)."""
+
 NEWER_THAN_GAS: Final = frozenset({"erets", "eretu", "icebp", "pbndkb", "salc"})
 """Not in binutils 2.40; handed to it as bytes."""
 
@@ -223,7 +246,22 @@ def _prefix(size: str, mode: int) -> bytes:
     return b"\x66" if (bits == 16) != (mode == 16) else b""
 
 
+def _explicit() -> dict[tuple[str, tuple[str, ...], int], bytes]:
+    table = {}
+    for row in _EXPLICIT_ROWS.strip().split("\n"):
+        opcode, modes, name, *registers = row.split()
+        for digit in modes:
+            table[name, tuple(registers), _MODE_DIGITS[digit]] = bytes.fromhex(opcode)
+    return table
+
+
 _TABLE: Final = _table()
+_EXPLICIT: Final = _explicit()
+
+
+def explicit_bytes(name: str, registers: tuple[str, ...], bits: int) -> bytes | None:
+    """The bytes of an instruction whose registers are fixed, written with them; None for any other."""
+    return _EXPLICIT.get((name, registers, bits))
 
 
 def fixed_bytes(name: str, bits: int, syntax: Syntax) -> bytes | None:

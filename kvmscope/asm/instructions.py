@@ -141,10 +141,8 @@ def _att(name: str, parts: list[str], bits: int, prefixes: bytes, text: str) -> 
     operands = [parse_att(part, branch=branch) for part in parts]
     if base not in _SAME_ORDER and base not in ("ljmp", "lcall"):
         operands.reverse()
-    if not operands or branch or base in _PASS or base == "enter":
+    if not operands or branch or base in _PASS or base in _SAME_ORDER:
         return Instruction(base, _far_pair(base, tuple(operands)), prefixes, 0, text)
-    if base in _SAME_ORDER:
-        raise Refusal(f"'{name}' with operands is not known to the built-in assembler", name)
     vector = any(isinstance(one, Reg) and one.info.kind in ("xmm", "ymm", "mm") for one in operands)
     if re.fullmatch(r"mov[zs][bw][wlq]", base) and len(operands) == 2:
         return _extend(base, operands, prefixes, text)
