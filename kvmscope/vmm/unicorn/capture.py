@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from kvmscope.vmm.unicorn import env as e
-from kvmscope.vmm.unicorn.env import CR, EFER, EIP, FLAG, HF, HFLAGS, M32, RAW_SIZE, XCR0, XMM
+from kvmscope.vmm.unicorn.env import CR, EFER, EIP, FLAG, HF, HFLAGS, M32, M64, RAW_SIZE, XCR0, XMM
 from kvmscope.vmm.unicorn.layout import ENV
 from kvmscope.vmm.unicorn.msrs import IA32_TSC, NATIVE
 from kvmscope.x86.state import Seg
@@ -70,8 +70,8 @@ def load_state(cpu: Cpu, state: CpuState) -> None:
     env = cpu.env
     q, d = env.q, env.d
     for i, value in enumerate(state.gpr):
-        q[i] = value
-    q[EIP] = state.rip
+        q[i] = value & M64
+    q[EIP] = state.rip & M64
     cpu.load_flags(state.rflags)
     for index, segment in enumerate(state.segments):
         flags = (segment.attributes & 0xF0FF) << 8
@@ -95,7 +95,7 @@ def load_state(cpu: Cpu, state: CpuState) -> None:
     cpu.debug_changed = True
     cpu.native.write_register(UC_X86_REG_MXCSR, state.mxcsr)
     for i, value in enumerate(state.xmm):
-        q[XMM + 8 * i], q[XMM + 8 * i + 1] = value & e.M64, value >> 64
+        q[XMM + 8 * i], q[XMM + 8 * i + 1] = value & M64, value >> 64
     _load_fpu(cpu, state.fpu if len(state.fpu) >= 160 else _FPU_INIT)
     d[e.PKRU] = state.pkru & M32
     cpu.halted = state.halted
@@ -120,7 +120,14 @@ def _load_fpu(cpu: Cpu, image: bytes) -> None:
     status = int.from_bytes(image[2:4], "little")
     top = status >> 11 & 7
     cpu.native.write_register(UC_X86_REG_FPCW, int.from_bytes(image[0:2], "little"))
+    for softfloat in ("fp_status", "sse_status"):
+        # Exceptions that earlier instructions have accrued.
+        env.b[ENV[softfloat] + 2] = 0
     env.d[ENV["fpstt"] // 4] = top
+    env.w[ENV["fpop"] // 2] = int.from_bytes(image[6:8], "little")
+    env.w[ENV["fpop"] // 2 + 1] = env.w[ENV["fpop"] // 2 + 2] = 0
+    env.q[ENV["fpip"] // 8] = int.from_bytes(image[8:16], "little")
+    env.q[ENV["fpdp"] // 8] = int.from_bytes(image[16:24], "little")
     env.w[ENV["fpus"] // 2] = status & ~0x3800
     for i in range(8):
         env.b[ENV["fptags"] + i] = 0 if image[4] >> i & 1 else 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from kvmscope.vmm.engine import Stop
 from kvmscope.vmm.events import ControlRegisterEvent, ModeEvent
 from kvmscope.vmm.unicorn.breakpoints import DebugRegisters
-from kvmscope.vmm.unicorn.env import CC_OP, CC_OP_EFLAGS, EFLAGS, EIP, FLAG, HF, HFLAGS, M64, Env, decode
+from kvmscope.vmm.unicorn.env import EFLAGS, EIP, FLAG, HF, HFLAGS, M64, Env, decode
 from kvmscope.vmm.unicorn.probe import COUNTER, LIMIT
 from kvmscope.x86.state import CpuState
 
@@ -192,11 +192,3 @@ class Cpu:
     def resuming(self) -> bool:
         """RF is set for the instruction that has just started."""
         return self._rf_clock == self.clock - 1
-
-    def settle_flags(self) -> int:
-        """RFLAGS, and from now on no longer lazy."""
-        env = self.env
-        flags = env.flags()
-        if env.d[CC_OP] != CC_OP_EFLAGS:
-            env.set_flags(flags)
-        return flags

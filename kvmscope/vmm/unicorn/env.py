@@ -366,7 +366,7 @@ def decode(
 
 
 def _fxsave(raw: bytes) -> bytes:
-    """Bytes 0-159 of an FXSAVE image (SDM vol. 1 table 10-2); the last-instruction pointers are not modelled."""
+    """Bytes 0-159 of an FXSAVE image (SDM vol. 1 table 10-2), 64-bit form of the pointers."""
     top = int.from_bytes(raw[ENV["fpstt"] : ENV["fpstt"] + 4], "little") & 7
     status = int.from_bytes(raw[ENV["fpus"] : ENV["fpus"] + 2], "little") & ~0x3800 | top << 11
     tags = raw[ENV["fptags"] : ENV["fptags"] + 8]
@@ -375,6 +375,9 @@ def _fxsave(raw: bytes) -> bytes:
     out[0:2] = raw[ENV["fpuc"] : ENV["fpuc"] + 2]
     out[2:4] = status.to_bytes(2, "little")
     out[4] = full
+    out[6:8] = raw[ENV["fpop"] : ENV["fpop"] + 2]
+    out[8:16] = raw[ENV["fpip"] : ENV["fpip"] + 8]
+    out[16:24] = raw[ENV["fpdp"] : ENV["fpdp"] + 8]
     out[24:28] = raw[ENV["mxcsr"] : ENV["mxcsr"] + 4]
     out[28:30] = b"\xff\xff"
     for i in range(8):

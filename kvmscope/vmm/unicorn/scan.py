@@ -55,6 +55,10 @@ def _pop_group(shape: Shape, _code64: bool) -> str | None:
     return Kind.UNDEFINED if shape.modrm & 0x38 else None
 
 
+def _compare_exchange(shape: Shape, _code64: bool) -> str | None:
+    return Kind.CMPXCHG if shape.modrm < 0xC0 and shape.modrm & 0x38 == 8 else None
+
+
 def _byte_swap(shape: Shape, _code64: bool) -> str | None:
     # MOVBE names memory only; with F2 the opcode is CRC32.
     return Kind.UNDEFINED if shape.modrm >= 0xC0 and shape.rep != 0xF2 else None
@@ -93,6 +97,7 @@ _RULES: Final[dict[int, _Rule]] = {
     0x134: _always(Kind.SYSENTER),
     0x135: _always(Kind.SYSEXIT),
     0x1AE: _group_15,
+    0x1C7: _compare_exchange,
     0x2F0: _byte_swap,
     0x2F1: _byte_swap,
 }

@@ -44,6 +44,7 @@ class Kind:
     BRANCH16: Final = "66-prefixed near branch"
     ALIGNED: Final = "aligned SSE operand"
     INVLPG: Final = "INVLPG"
+    CMPXCHG: Final = "CMPXCHG8B or CMPXCHG16B"
 
 
 def _protected(cpu: Cpu) -> bool:
@@ -229,6 +230,32 @@ def _aligned(cpu: Cpu, ins: Instruction) -> bool:
     return False
 
 
+def _compare_exchange(cpu: Cpu, ins: Instruction) -> bool:
+    """CMPXCHG8B, CMPXCHG16B: in the middle of a block Unicorn's lose CF, PF, AF, SF and OF."""
+    env = cpu.env
+    q = env.q
+    width = 8 if ins.operand_size == 8 else 4
+    where = decode.linear(cpu, ins, 2 * width)
+    if width == 8 and where & 15:
+        raise Fault(_GP, 0)
+    user, stack = env.cpl == 3, ins.segment == Seg.SS
+    # The destination is written whatever the outcome.
+    cpu.memory.translate(where, True, user, stack=stack)
+    raw = cpu.memory.read(where, 2 * width, user, stack=stack)
+    mask = (1 << 8 * width) - 1
+    found = int.from_bytes(raw, "little")
+    flags = env.flags() & ~FLAG.ZF
+    if found == q[0] & mask | (q[2] & mask) << 8 * width:
+        flags |= FLAG.ZF
+        raw = (q[3] & mask | (q[1] & mask) << 8 * width).to_bytes(2 * width, "little")
+    else:
+        q[0], q[2] = found & mask, found >> 8 * width
+    cpu.memory.write(where, raw, user, stack=stack)
+    env.set_flags(flags)
+    q[EIP] = q[EIP] + ins.length & env.ip_mask
+    return True
+
+
 def _invlpg(cpu: Cpu, ins: Instruction) -> bool:
     """Python's accesses keep translations too."""
     if not cpu.env.cpl:
@@ -255,4 +282,5 @@ HANDLERS: Final[dict[str, Callable[[Cpu, Instruction], bool]]] = {
     Kind.BRANCH16: _branch16,
     Kind.ALIGNED: _aligned,
     Kind.INVLPG: _invlpg,
+    Kind.CMPXCHG: _compare_exchange,
 }

@@ -120,7 +120,6 @@ class Traps:
             return
         hit = cpu.debug.execute.get(address)
         if hit and not cpu.resuming and not again and not self._after_mov_ss():
-            cpu.settle_flags()
             guarded(cpu, lambda: deliver(cpu, DB, dr6=hit))
             self._leave()
             return
@@ -148,7 +147,6 @@ class Traps:
 
     def _special(self, site: _Site) -> None:
         cpu = self._cpu
-        cpu.settle_flags()
         rip = cpu.env.q[EIP]
         mode = cpu.mode
         trap = cpu.trap_flag
