@@ -37,6 +37,8 @@ def rows() -> list[Row]:
     pid, fd = pty.fork()
     if pid == 0:
         fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
+        os.environ.pop("COLUMNS", None)
+        os.environ.pop("LINES", None)
         os.environ.update(TERM="xterm-256color", COLORTERM="truecolor")
         os.execv(
             sys.executable,

@@ -24,6 +24,8 @@ def first_frame(argv: list[str], needle: bytes) -> None:
     pid, fd = pty.fork()
     if pid == 0:
         fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
+        os.environ.pop("COLUMNS", None)
+        os.environ.pop("LINES", None)
         os.environ.update(TERM="xterm-256color", COLORTERM="truecolor", TEXTUAL_ANIMATIONS="none")
         os.execv(argv[0], argv)
     seen = b""

@@ -39,6 +39,15 @@ _LISTING_FROM: Final = 60
 """Cells beside the gutter from which addresses and bytes are shown."""
 
 
+_AT_ONCE: Final[Mapping[str, str]] = {
+    key: binding.action
+    for binding in TextArea.BINDINGS
+    if isinstance(binding, Binding) and binding.action.startswith(("cursor_", "delete_", "undo", "redo"))
+    for key in binding.key.split(",")
+}
+"""Keys of the text area that act in the order they were typed."""
+
+
 @dataclass
 class GutterClicked(Message):
     """A click beside a line; ``line`` counts from 1."""
@@ -205,8 +214,19 @@ class Editor(TextArea):
         super().load_text(text)
 
     async def on_key(self, event: events.Key) -> None:
-        """Enter keeps the indentation."""
-        if event.key == "enter" and not self.read_only:
+        """Enter keeps the indentation; keys that move or delete act at once.
+
+        As bindings they would act after the letters that came with them in one read, as type-ahead over ssh does, and
+        the letters would land in the wrong place.
+        """
+        if self.read_only:
+            return
+        action = _AT_ONCE.get(event.key)
+        if action is not None:
+            event.stop()
+            event.prevent_default()
+            await self.run_action(action)
+        elif event.key == "enter":
             event.stop()
             event.prevent_default()
             row, column = self.selection.start if self.selection.start < self.selection.end else self.selection.end

@@ -33,7 +33,8 @@ class Terminal:
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
             os.chdir(cwd)
             os.environ.update(TERM="xterm-256color", COLORTERM="truecolor", HOME=str(cwd), XDG_STATE_HOME=str(cwd))
-            os.environ.pop("TMUX", None)
+            for name in ("TMUX", "COLUMNS", "LINES", "NO_COLOR"):
+                os.environ.pop(name, None)
             os.environ.update(env or {})
             os.execv(sys.executable, [sys.executable, "-m", "kvmscope", *args])
     def pump(self, seconds: float) -> None:

@@ -51,11 +51,12 @@ def test_edit_is_assembled_and_saved(lesson, tmp_path):
         terminal.wait("step 0/0")
         terminal.send("i")
         terminal.wait("EDIT")
-        # The cursor stands at the first instruction's line: a new instruction before it.
-        terminal.send("\x1b[H        mov     r15d, 0x4711\r")
+        # The cursor stands at the first instruction's line: a new instruction before it, typed in one burst, with
+        # a slip that is taken back.
+        terminal.send("\x1b[Hmov     r15d, 0x4712\x7f1\r")
         terminal.wait("mov     r15d, 0x4711")
         terminal.send("\x1b")
-        terminal.wait("step 0/0")
+        terminal.wait("READY")
         terminal.send("s")
         terminal.wait("0000000000004711")
         terminal.send("\x13")
