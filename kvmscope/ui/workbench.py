@@ -394,14 +394,15 @@ class Workbench(Screen[None]):
     def _start(self, result: Assembled) -> None:
         image = result.assembly.image if result.assembly else None
         if image is None or result.reproducer is None or not result.ok:
-            count = result.errors
-            if result.problem is not None:
-                self.complain(result.problem)
-            else:
-                self.say(f"{count} line{'' if count == 1 else 's'} to mend before this can run", "bar_error")
             first = next((item for item in result.diagnostics if item.severity == "error"), None)
             if first is not None and not self.editing:
+                # The message of the cursor's line then stands in the status line.
                 self.editor.go_to(first.line, first.column)
+            elif result.problem is not None:
+                self.complain(result.problem)
+            else:
+                count = result.errors
+                self.say(f"{count} line{'' if count == 1 else 's'} to mend before this can run", "bar_error")
             return
         self.started_text = result.text
         self.started = result.reproducer
