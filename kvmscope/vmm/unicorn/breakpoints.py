@@ -19,13 +19,22 @@ from kvmscope.x86.state import Seg
 if TYPE_CHECKING:
     from kvmscope.vmm.unicorn.cpu import Cpu
 
-__all__ = ["STRING", "DebugRegisters"]
+__all__ = ["DebugRegisters", "is_repeating"]
 
 _EXECUTE, _WRITE, _IO, _ACCESS = range(4)
 _LENGTHS: Final = (1, 2, 8, 4)
 _MEM_WRITE: Final = 17
 """Unicorn's access type of a store."""
 STRING: Final = frozenset({*range(0xA4, 0xA8), *range(0xAA, 0xB0), *range(0x6C, 0x70)})
+
+
+def is_repeating(cpu: Cpu, address: int, field: int) -> bool:
+    """True if a REP string instruction at ``address`` has run already, by the probe's ``field``: iterations are left."""
+    if cpu.probe.fields[field] != address:
+        return False
+    h = cpu.env.d[HFLAGS]
+    shapes = instructions(cpu.memory.peek(address, 15), bool(h & HF.CS64), bool(h & HF.CS32))
+    return bool(shapes) and bool(shapes[0].rep) and shapes[0].opcode in STRING
 
 
 class DebugRegisters:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from kvmscope.vmm.engine import Stop
 from kvmscope.vmm.events import ControlRegisterEvent, ModeEvent
 from kvmscope.vmm.unicorn.breakpoints import DebugRegisters
-from kvmscope.vmm.unicorn.env import EFLAGS, EIP, FLAG, HF, HFLAGS, M64, Env, decode
+from kvmscope.vmm.unicorn.env import CR, EFLAGS, EIP, FLAG, HF, HFLAGS, M64, Env, decode
 from kvmscope.vmm.unicorn.probe import COUNTER, LIMIT
 from kvmscope.x86.state import CpuState
 
@@ -183,6 +183,14 @@ class Cpu:
         """
         self.env.set_flags(value & ~FLAG.RF)
         self._rf_clock = self.clock if value & FLAG.RF else -1
+
+    @property
+    def ports_allowed(self) -> bool:
+        """IN and OUT need no look at the TSS: real mode, or CPL <= IOPL outside of virtual-8086 mode."""
+        flags = self.env.q[EFLAGS]
+        if not self.env.q[CR] & 1:
+            return True
+        return not flags & FLAG.VM and self.env.cpl <= flags >> 12 & 3
 
     def note_rf(self, value: bool) -> None:
         """RF as it is now, between two instructions."""

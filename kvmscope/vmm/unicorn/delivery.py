@@ -92,11 +92,13 @@ def deliver(
     next_ip: int | None = None,
     dr6: int = 0,
     trap: bool = False,
+    resume: bool = False,
 ) -> None:
     """Raise ``vector`` at the current instruction and enter its handler.
 
     ``next_ip`` is the return address of a software interrupt or trap that is not simply RIP; ``dr6`` are the DR6 bits
-    of a #DB; ``trap`` says that the instruction before RIP has completed.  Ends in a pending stop where the guest has no handler of its own, or at a triple fault.
+    of a #DB; ``trap`` says that the instruction before RIP has completed, ``resume`` that
+    RIP is at a REP instruction with iterations left (the image then has RF).  Ends in a pending stop where the guest has no handler of its own, or at a triple fault.
     """
     env = cpu.env
     source = ExceptionSource.SOFTWARE if software else ExceptionSource.EXTERNAL if external else ExceptionSource.FAULT
@@ -111,7 +113,7 @@ def deliver(
         pushed = error_code
         captured = cpu.capture(0 if trap else 1)
         rf = 0 if software else cpu.flags(0 if trap else 1) & FLAG.RF
-        if vector < 32 and vector not in _TRAPS_AND_ABORTS and not software and not external:
+        if resume or (vector < 32 and vector not in _TRAPS_AND_ABORTS and not software and not external):
             rf = FLAG.RF
         ext = 0 if software else 1
         handler: int | None = None
@@ -158,7 +160,15 @@ def deliver(
             vector, error_code, address = DF, 0, None
         else:
             vector, error_code, address = raised.vector, raised.error_code, raised.address
-        source, software, external, next_ip, dr6, trap = ExceptionSource.FAULT, False, False, None, 0, False
+        source, software, external, next_ip, dr6, trap, resume = (
+            ExceptionSource.FAULT,
+            False,
+            False,
+            None,
+            0,
+            False,
+            False,
+        )
 
 
 def _doubles(first: int, second: int) -> bool:

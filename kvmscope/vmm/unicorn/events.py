@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from kvmscope.vmm.unicorn import decode, privileged
+from kvmscope.vmm.unicorn.breakpoints import is_repeating
 from kvmscope.vmm.unicorn.completion import BS, complete, guarded
 from kvmscope.vmm.unicorn.delivery import DB, GP, PF, UD, deliver
 from kvmscope.vmm.unicorn.env import (
@@ -17,7 +18,7 @@ from kvmscope.vmm.unicorn.env import (
 from kvmscope.vmm.unicorn.faults import Fault
 from kvmscope.vmm.unicorn.native import INTR, INVALID, HookKind
 from kvmscope.vmm.unicorn.privileged import Intercept
-from kvmscope.vmm.unicorn.probe import COUNTER, LAST, LIMIT, NOWHERE
+from kvmscope.vmm.unicorn.probe import COUNTER, LAST, LIMIT, NOWHERE, PREVIOUS
 from kvmscope.vmm.unicorn.refine import general_protection, undo_branch
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ class EventHooks:
             if undo_branch(cpu):
                 raise Fault(GP, 0)
             # Unicorn's own debug registers are inert: this is TF.
-            deliver(cpu, DB, dr6=BS | cpu.debug.take(), trap=True)
+            resume = is_repeating(cpu, env.linear_ip, LAST)
+            deliver(cpu, DB, dr6=BS | cpu.debug.take(), trap=True, resume=resume)
         elif cpu.probe.fields[LAST] != env.linear_ip:
             if number == GP and undo_branch(cpu):
                 # The branch was counted when it started.
@@ -112,7 +114,8 @@ class EventHooks:
         cpu = self._cpu
         if cpu.shadow == 2:
             return
-        guarded(cpu, lambda: deliver(cpu, DB, dr6=cpu.debug.take(), trap=True))
+        resume = is_repeating(cpu, cpu.env.linear_ip, PREVIOUS)
+        guarded(cpu, lambda: deliver(cpu, DB, dr6=cpu.debug.take(), trap=True, resume=resume))
 
     def _intercepted(self, code: int) -> None:
         cpu = self._cpu
@@ -152,11 +155,13 @@ class EventHooks:
 
     def _invalid(self) -> None:
         cpu = self._cpu
+        cpu.probe.restore_flags()
+        cpu.debug.hits = 0
         ins = decode.decode(cpu, decode.fetch(cpu), modrm=False)
         if ins.map == 0 and ins.opcode == 0xF1 and not ins.lock:
             # ICEBP: a trap-like #DB that no DR6 bit marks.
             env = cpu.env
             env.q[EIP] = env.q[EIP] + ins.length & env.ip_mask
-            deliver(cpu, DB, dr6=cpu.debug.take(), trap=True)
+            deliver(cpu, DB, trap=True)
         else:
             deliver(cpu, UD)

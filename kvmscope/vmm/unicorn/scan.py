@@ -156,16 +156,17 @@ def classify(shape: Shape, code64: bool) -> str | None:
 
 
 # Bytes without which no instruction of a block can be of interest.
-_INTERESTING: Final = re.compile(rb"[\x0f\x66\xf0\x9a\xea\xca\xcb\xff\xc4-\xc7\x8e\x8f]", re.DOTALL)
+_INTERESTING: Final = re.compile(rb"[\x0f\x66\xf0\x9a\xea\xca\xcb\xff\xc4-\xc7\x8e\x8f\x6c-\x6f\xe4-\xe7\xec-\xef]")
+_PORTS: Final = frozenset({*range(0x6C, 0x70), *range(0xE4, 0xE8), *range(0xEC, 0xF0)})
 
 
-def find(data: bytes, code64: bool, code32: bool) -> list[tuple[Shape, str]]:
-    """The instructions of a block that must be trapped, each with the reason."""
+def find(data: bytes, code64: bool, code32: bool, ports: bool = False) -> list[tuple[Shape, str]]:
+    """The instructions of a block that must be trapped, each with the reason; ``ports`` traps port I/O too."""
     if _INTERESTING.search(data) is None:
         return []
     out = []
     for shape in instructions(data, code64, code32):
-        kind = classify(shape, code64)
+        kind = Kind.PORT if ports and shape.opcode in _PORTS else classify(shape, code64)
         if kind is not None:
             out.append((shape, kind))
     return out

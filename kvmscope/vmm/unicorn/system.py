@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from kvmscope.vmm.unicorn import decode, segments, syscall, transfer
-from kvmscope.vmm.unicorn.env import CR, EIP, FLAG, HF, HFLAGS, M32, XCR0
+from kvmscope.vmm.unicorn.env import CR, EIP, FLAG, HF, HFLAGS, M32, TR_BASE, TR_FLAGS, TR_LIMIT, XCR0
 from kvmscope.vmm.unicorn.faults import Fault, Unsupported
 from kvmscope.vmm.unicorn.memory import canonical
 from kvmscope.x86.state import Seg
@@ -44,6 +44,7 @@ class Kind:
     BRANCH16: Final = "66-prefixed near branch"
     ALIGNED: Final = "aligned SSE operand"
     INVLPG: Final = "INVLPG"
+    PORT: Final = "port I/O"
     CMPXCHG: Final = "CMPXCHG8B or CMPXCHG16B"
 
 
@@ -256,6 +257,25 @@ def _compare_exchange(cpu: Cpu, ins: Instruction) -> bool:
     return True
 
 
+def _port(cpu: Cpu, ins: Instruction) -> bool:
+    """The I/O permission bitmap of the TSS (SDM vol. 1 section 19.5.2), which Unicorn does not look at."""
+    if cpu.ports_allowed:
+        return False
+    d, q = cpu.env.d, cpu.env.q
+    # A 32-bit or 64-bit TSS; a 16-bit one has no bitmap.
+    if not d[TR_FLAGS] & 1 << 11 or d[TR_LIMIT] < 0x67:
+        raise Fault(_GP, 0)
+    port = ins.data[ins.length] if ins.opcode & 0xF8 == 0xE0 else q[2] & 0xFFFF
+    size = 1 if not ins.opcode & 1 else min(ins.operand_size, 4)
+    offset = int.from_bytes(cpu.memory.read(q[TR_BASE] + 0x66, 2, implicit=True), "little") + (port >> 3)
+    if offset + 1 > d[TR_LIMIT]:
+        raise Fault(_GP, 0)
+    bits = int.from_bytes(cpu.memory.read(q[TR_BASE] + offset, 2, implicit=True), "little") >> (port & 7)
+    if bits & (1 << size) - 1:
+        raise Fault(_GP, 0)
+    return False
+
+
 def _invlpg(cpu: Cpu, ins: Instruction) -> bool:
     """Python's accesses keep translations too."""
     if not cpu.env.cpl:
@@ -282,5 +302,6 @@ HANDLERS: Final[dict[str, Callable[[Cpu, Instruction], bool]]] = {
     Kind.BRANCH16: _branch16,
     Kind.ALIGNED: _aligned,
     Kind.INVLPG: _invlpg,
+    Kind.PORT: _port,
     Kind.CMPXCHG: _compare_exchange,
 }

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from kvmscope.vmm.engine import Stop, StopReason
 from kvmscope.vmm.unicorn import decode, scan
-from kvmscope.vmm.unicorn.breakpoints import STRING
+from kvmscope.vmm.unicorn.breakpoints import is_repeating
 from kvmscope.vmm.unicorn.completion import complete, guarded
 from kvmscope.vmm.unicorn.delivery import DB, deliver
 from kvmscope.vmm.unicorn.env import EIP, HF, HFLAGS
-from kvmscope.vmm.unicorn.lengths import instructions
 from kvmscope.vmm.unicorn.native import EDGE, HookKind
 from kvmscope.vmm.unicorn.probe import COUNTER, PREVIOUS
 from kvmscope.vmm.unicorn.system import HANDLERS, Kind
@@ -24,7 +23,7 @@ __all__ = ["Traps"]
 
 STI: Final = b"\xfb"
 _PLAIN: Final = frozenset(
-    {Kind.FAR_RETURN, Kind.SYSCALL, Kind.SYSRET, Kind.SYSENTER, Kind.SYSEXIT, Kind.UNDEFINED, Kind.BRANCH16}
+    {Kind.PORT, Kind.FAR_RETURN, Kind.SYSCALL, Kind.SYSRET, Kind.SYSENTER, Kind.SYSEXIT, Kind.UNDEFINED, Kind.BRANCH16}
 )
 """Kinds whose instruction has no ModRM operand."""
 _DIRECT: Final = (0x9A, 0xEA)
@@ -93,7 +92,8 @@ class Traps:
             if last is not None:
                 memory.code_pages.add(last >> 12)
         h = cpu.env.d[HFLAGS]
-        for shape, kind in scan.find(data, bool(h & HF.CS64), bool(h & HF.CS32)):
+        guarded_ports = not cpu.ports_allowed
+        for shape, kind in scan.find(data, bool(h & HF.CS64), bool(h & HF.CS32), guarded_ports):
             address = start + shape.offset
             site = _Site(
                 kind,
@@ -111,7 +111,7 @@ class Traps:
         fields = cpu.probe.fields
         first = self._resumed and fields[COUNTER] == 1
         self._resumed = False
-        again = self._repeats(address)
+        again = is_repeating(cpu, address, PREVIOUS)
         if address in self._breakpoints and not first and not again:
             fields[COUNTER] -= 1
             if cpu.pending is None:
@@ -128,15 +128,6 @@ class Traps:
             if cpu.memory.peek(address, len(site.data)) == site.data:
                 self._special(site)
                 return
-
-    def _repeats(self, address: int) -> bool:
-        """True at the second and later iterations of a REP instruction: breakpoints belong to its beginning."""
-        cpu = self._cpu
-        if cpu.probe.fields[PREVIOUS] != address:
-            return False
-        h = cpu.env.d[HFLAGS]
-        shapes = instructions(cpu.memory.peek(address, 15), bool(h & HF.CS64), bool(h & HF.CS32))
-        return bool(shapes) and bool(shapes[0].rep) and shapes[0].opcode in STRING
 
     def _after_mov_ss(self) -> bool:
         """The instruction before was MOV SS or POP SS, which suppresses execution breakpoints."""
