@@ -10,6 +10,7 @@ from pathlib import Path
 from kvmscope.reproducer.shipped import shipped_dir
 from kvmscope.ui.app import KvmscopeApp
 from kvmscope.ui.document import Document
+from kvmscope.ui.picture import screen_svg
 
 HERE = Path(__file__).parent / "pictures"
 
@@ -36,7 +37,7 @@ async def draw(name: str) -> None:
                 await pilot.press(key)
                 await pilot.pause(0.6)
             HERE.mkdir(exist_ok=True)
-            (HERE / f"{name}.svg").write_text(app.export_screenshot(title="kvmscope"), encoding="utf-8")
+            (HERE / f"{name}.svg").write_text(screen_svg(app, "kvmscope"), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from kvmscope.errors import UsageError
 from kvmscope.ui import clipboard
 from kvmscope.ui.files import free_name, write_atomically
 from kvmscope.ui.layouts import PANELS, docked
+from kvmscope.ui.picture import screen_svg
 from kvmscope.ui.run_actions import RunActions
 
 if TYPE_CHECKING:
@@ -300,7 +301,7 @@ class LookActions(RunActions):
     def action_picture(self) -> None:
         """Write the screen as SVG into the working directory."""
         path = free_name(Path.cwd(), f"kvmscope-{Path(self.document.name).stem}", ".svg")
-        svg = self.app.export_screenshot(title=f"kvmscope: {self.document.name}")
+        svg = screen_svg(self.app, f"kvmscope: {self.document.name}")
         try:
             write_atomically(path, svg)
         except UsageError as error:

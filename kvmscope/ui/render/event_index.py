@@ -15,9 +15,14 @@ from kvmscope.ui.render.event_text import EventKind, kind_of
 from kvmscope.vmm.events import Event
 from kvmscope.vmm.snapshot import Snapshot
 
-__all__ = ["EventIndex"]
+__all__ = ["EventIndex", "cell_of"]
 
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
+
+
+def cell_of(tick: int, last_tick: int, width: int) -> int:
+    """The cell of a bar over the whole history that ``tick`` lies in: 0 is the first cell, ``last_tick`` the last one."""
+    return min(width - 1, tick * (width - 1) // max(1, last_tick))
 
 
 class EventIndex:
@@ -105,8 +110,10 @@ class EventIndex:
 
     def density(self, width: int, last_tick: int) -> str:
         """A bar of ``width`` cells over the whole history: how many events fall in each part of it."""
-        total = max(last_tick + 1, self.ticks[-1] + 1 if self.ticks else 1)
-        edges = [bisect_left(self.ticks, total * i // width) for i in range(width + 1)]
+        last = max(last_tick, self.ticks[-1] if self.ticks else 0, 1)
+        # The inverse of `cell_of`: the first tick of each cell, rounded up.
+        edges = [bisect_left(self.ticks, -(-i * last // max(1, width - 1))) for i in range(width)]
+        edges.append(len(self.ticks))
         counts = [b - a for a, b in pairwise(edges)]
         most = max(counts, default=0)
         if not most:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from kvmscope.ui.line_panel import Key, Kind, Row, Span
-from kvmscope.ui.render.event_index import EventIndex
+from kvmscope.ui.render.event_index import EventIndex, cell_of
 from kvmscope.ui.render.event_text import EventKind, describe
 from kvmscope.ui.render.reader import Symbols, symbols_of
 from kvmscope.ui.render.text import clip, message, row
@@ -21,11 +21,11 @@ def bar_rows(view: View, index: EventIndex, width: int) -> list[Row]:
     """Two rows: how dense events are over history, and where in it we stand."""
     snapshot = view.snapshot
     room = max(1, width - 2)
-    total = max(snapshot.last_tick, snapshot.tick) + 1
-    at = min(room - 1, snapshot.tick * room // total)
-    bar = index.density(room, total - 1)
+    last = max(snapshot.last_tick, snapshot.tick)
+    at = cell_of(snapshot.tick, last, room)
+    bar = index.density(room, last)
     style = "past" if view.in_past else "accent"
-    label = f"{snapshot.tick}/{total - 1}" if view.in_past else f"{snapshot.tick}"
+    label = f"{snapshot.tick}/{last}" if view.in_past else f"{snapshot.tick}"
     left = at + 2 + len(label) > room
     mark = (
         (Span(" " * max(0, at - len(label) - 1)), Span(f"{label} ", "dim"), Span("▲", style))

@@ -171,13 +171,13 @@ def test_index_by_kind_survives_truncation():
 def test_density_over_the_whole_history():
     a_guest = guest([port(0), *[port(50)] * 8, port(99)], tick=99, last=99)
     index = indexed(a_guest)
-    assert index.density(10, 99) == "▁    █   ▁"
+    assert index.density(10, 99) == "▁   █    ▁"
     rows = plain(bar_rows(a_guest.view(), index, 12))
-    assert rows[0] == " ▁    █   ▁"
+    assert rows[0] == " ▁   █    ▁"
     assert rows[1].rstrip() == "       99 ▲"
 
 
-@pytest.mark.parametrize(("tick", "at"), [(0, 1), (49, 5), (99, 10)])
+@pytest.mark.parametrize(("tick", "at"), [(0, 1), (49, 5), (55, 6), (99, 10)])
 def test_the_mark_stands_under_the_present(tick, at):
     a_guest = guest([port(0)], tick=tick, last=99)
     assert plain(bar_rows(a_guest.view(), indexed(a_guest), 12))[1].index("▲") == at
@@ -207,3 +207,11 @@ def test_devices_and_their_accesses():
     ]
     rows = device_rows(a_guest.view(), indexed(a_guest), 60, frozenset({"uart", "log"}))
     assert [line[:6] for line in plain(rows)] == [" + uar", " + acc"]
+
+
+@pytest.mark.parametrize("last", [1, 3, 7, 158, 159, 5000])
+def test_the_mark_stands_under_the_event_of_its_tick(last):
+    for tick in {1, last // 2 + 1, last}:
+        a_guest = guest([port(tick)], tick=tick, last=last)
+        bar, mark = plain(bar_rows(a_guest.view(), indexed(a_guest), 160))
+        assert mark.index("▲") == bar.index("█")
