@@ -7,138 +7,40 @@ never runs on after it is let go.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from textual.message import Message
 
-from kvmscope.errors import KvmscopeError, UsageError
+from kvmscope.ui.machine_news import CommandDone, FromSession, MachineFailed, MachineProgress, MachineStopped
+from kvmscope.ui.session_side import (
+    ReportingMachine,
+    delete_breakpoints,
+    displays_of,
+    to_explain,
+    toggle_address_breakpoint,
+    toggle_line_breakpoint,
+)
 
 if TYPE_CHECKING:
     from kvmscope.asm.image import Image
     from kvmscope.debug.breakpoints import Breakpoints
-    from kvmscope.debug.commands import CommandContext, CommandResult
+    from kvmscope.debug.commands import CommandContext
     from kvmscope.debug.debugger import Debugger
     from kvmscope.debug.explain import Explanation
     from kvmscope.ui.view import View
     from kvmscope.vmm import session as vmm
     from kvmscope.vmm.config import MachineConfig
     from kvmscope.vmm.engine import Stop
-    from kvmscope.vmm.events import Event, ExceptionEvent
-    from kvmscope.vmm.machine import Machine
+    from kvmscope.vmm.events import ExceptionEvent
     from kvmscope.vmm.snapshot import Delta, Snapshot
-    from kvmscope.x86.state import CpuState
 
-__all__ = ["CommandDone", "Controller", "MachineFailed", "MachineProgress", "MachineStopped", "load_debugger"]
+__all__ = ["Controller", "Work", "load_debugger"]
 
-_LOOKED_AT: Final = 500
-"""Events looked through for the last exception: a guest may do port I/O for hours."""
 _WAITING: Final = 2
 """Repeatable commands that may wait behind the running one."""
-
-
-@dataclass
-class _FromSession(Message):
-    """Common part: which machine it is about; news of one that was replaced are dropped."""
-
-    machine: int
-
-
-@dataclass
-class MachineStopped(_FromSession):
-    """The machine stands; ``view`` is without the user's focus."""
-
-    view: View
-    lines: Mapping[int, int | None] | None = None
-    """Enabled breakpoints by number, with their lines in the program's source; None: not known yet."""
-    displays: tuple[str, ...] = ()
-    """Expressions that the user wants to see at every stop, with their values."""
-
-
-@dataclass
-class MachineProgress(_FromSession):
-    """A run goes on."""
-
-    tick: int
-
-    def can_replace(self, message: Message) -> bool:
-        """Only the newest counts."""
-        return isinstance(message, MachineProgress)
-
-
-@dataclass
-class MachineFailed(_FromSession):
-    """A command could not be done; with ``view`` where the machine stands."""
-
-    error: KvmscopeError
-    view: View | None = None
-
-
-@dataclass
-class CommandDone(_FromSession):
-    """A line of the command line was carried out; the stop follows on its own."""
-
-    line: str
-    result: CommandResult
-
-
-class _Reporting:
-    """A machine that reports the progress of runs, whoever starts them."""
-
-    def __init__(self, machine: Machine, progress: Callable[[int], None]) -> None:
-        self._machine = machine
-        self._progress = progress
-
-    @property
-    def tick(self) -> int:
-        return self._machine.tick
-
-    @property
-    def last_tick(self) -> int:
-        return self._machine.last_tick
-
-    @property
-    def image(self) -> Image:
-        return self._machine.image
-
-    @property
-    def debug_exit(self) -> int | None:
-        return self._machine.debug_exit
-
-    def step(self) -> Stop:
-        return self._machine.step()
-
-    def run(self, ticks: int | None = None, *, cancel: threading.Event | None = None) -> Stop:
-        return self._machine.run(ticks, cancel=cancel, progress=self._progress)
-
-    def goto(self, tick: int) -> Stop:
-        return self._machine.goto(tick)
-
-    @property
-    def cpu(self) -> CpuState:
-        return self._machine.cpu
-
-    @property
-    def events(self) -> Sequence[Event]:
-        return self._machine.events
-
-    def snapshot(self) -> Snapshot:
-        return self._machine.snapshot()
-
-    def set_breakpoints(self, linear: Iterable[int]) -> None:
-        self._machine.set_breakpoints(linear)
-
-    def write_register(self, name: str, value: int) -> None:
-        self._machine.write_register(name, value)
-
-    def write_memory(self, physical: int, data: bytes) -> None:
-        self._machine.write_memory(physical, data)
-
-    def reset(self) -> None:
-        self._machine.reset()
 
 
 Work: TypeAlias = "Callable[[Debugger, threading.Event], Stop | None]"
@@ -166,6 +68,20 @@ class _Current:
     explained: Stop | ExceptionEvent | None = None
     """What ``explanation`` is about."""
     explanation: Explanation | None = None
+
+    def carry_over(self, debugger: Debugger) -> None:
+        """Breakpoints of the machine before: those on lines follow their lines to new addresses."""
+        image = self.image
+        if self.kept is not None:
+            debugger.breakpoints = self.kept
+        places = {number: image.address_of_line(line) for number, line in self.kept_lines.items()}
+        addresses = {number: address for number, address in places.items() if address is not None}
+        debugger.breakpoints.moved(addresses, self.kept_lines)
+        for line in sorted(self.wanted):
+            address = image.address_of_line(line)
+            if address is not None:
+                debugger.breakpoints.add(address, f"line {line}", line=line)
+        debugger.machine.set_breakpoints(debugger.breakpoints.addresses())
 
 
 class Controller:
@@ -240,7 +156,7 @@ class Controller:
         self._lines.clear()
         self._wanted.clear()
 
-    def answered(self, message: _FromSession) -> bool:
+    def answered(self, message: FromSession) -> bool:
         """Take note of a message that has arrived; False when it is about a machine that is no more."""
         if self._current is None or message.machine != self._current.number:
             return False
@@ -329,15 +245,15 @@ class Controller:
         if line in self._wanted:
             self._wanted.discard(line)
         elif numbers and self.ready:
-            self.submit("breakpoint", lambda debugger, cancel: _delete(debugger, numbers))
+            self.submit("breakpoint", lambda debugger, cancel: delete_breakpoints(debugger, numbers))
         elif stale or not self.ready:
             self._wanted.add(line)
         else:
-            self.submit("breakpoint", lambda debugger, cancel: _toggle_line(debugger, line))
+            self.submit("breakpoint", lambda debugger, cancel: toggle_line_breakpoint(debugger, line))
 
     def toggle_address(self, address: int) -> None:
         """Set or clear a breakpoint at a linear address."""
-        self.submit("breakpoint", lambda debugger, cancel: _toggle_address(debugger, address))
+        self.submit("breakpoint", lambda debugger, cancel: toggle_address_breakpoint(debugger, address))
 
     def move_lines(self, moved: Callable[[int], int]) -> None:
         """Source lines were moved by an edit."""
@@ -355,9 +271,9 @@ class Controller:
             from kvmscope.debug.commands import CommandContext
             from kvmscope.debug.debugger import Debugger
 
-            machine = _Reporting(context.machine, context.progress)
+            machine = ReportingMachine(context.machine, context.progress)
             current.debugger = Debugger(machine)
-            _carry_over(current, current.debugger)
+            current.carry_over(current.debugger)
             current.context = CommandContext(machine, current.debugger)
         return current.debugger
 
@@ -379,7 +295,7 @@ class Controller:
             self._post(MachineStopped(number, view))
         elif isinstance(message, vmm.Stopped):
             view = self._view(current, message.snapshot, message.delta)
-            self._post(MachineStopped(number, view, current.lines, _displays(current.context)))
+            self._post(MachineStopped(number, view, current.lines, displays_of(current.context)))
         else:
             known = self._view(current, message.snapshot, Delta()) if message.snapshot else None
             self._post(MachineFailed(number, message.error, known))
@@ -392,7 +308,7 @@ class Controller:
             current.breakpoints = frozenset(point.address for point in points)
             current.lines = {point.number: point.line for point in points}
         view = View(snapshot, delta, current.image, current.config, current.breakpoints)
-        what = _to_explain(snapshot)
+        what = to_explain(snapshot)
         if what is None:
             return view
         if what is not current.explained:
@@ -412,55 +328,3 @@ def load_debugger() -> None:
         "kvmscope.debug.commands",
     ):
         import_module(name)
-
-
-def _to_explain(snapshot: Snapshot) -> Stop | ExceptionEvent | None:
-    """What a user wants to understand here: why the guest ended, or else the last exception raised."""
-    from kvmscope.vmm.events import ExceptionEvent
-
-    stop = snapshot.stop
-    if stop.reason.final or stop.reason == "budget":
-        return stop
-    near = islice(reversed(snapshot.events), _LOOKED_AT)
-    return next((event for event in near if isinstance(event, ExceptionEvent)), None)
-
-
-def _carry_over(current: _Current, debugger: Debugger) -> None:
-    """Breakpoints of the machine before: those on lines follow their lines to new addresses."""
-    image = current.image
-    if current.kept is not None:
-        debugger.breakpoints = current.kept
-    places = {number: image.address_of_line(line) for number, line in current.kept_lines.items()}
-    addresses = {number: address for number, address in places.items() if address is not None}
-    debugger.breakpoints.moved(addresses, current.kept_lines)
-    for line in sorted(current.wanted):
-        address = image.address_of_line(line)
-        if address is not None:
-            debugger.breakpoints.add(address, f"line {line}", line=line)
-    debugger.machine.set_breakpoints(debugger.breakpoints.addresses())
-
-
-def _displays(context: CommandContext | None) -> tuple[str, ...]:
-    if context is None or not context.displays:
-        return ()
-    from kvmscope.debug.commands import display_lines
-
-    return tuple(display_lines(context))
-
-
-def _toggle_line(debugger: Debugger, line: int) -> None:
-    image = debugger.machine.image
-    address = image.address_of_line(line)
-    if address is None:
-        raise UsageError(f"There is no code at or below line {line}", hint="a breakpoint needs an instruction")
-    at = image.line_at(address)
-    debugger.breakpoints.toggle(address, f"line {at}", at)
-
-
-def _toggle_address(debugger: Debugger, address: int) -> None:
-    debugger.breakpoints.toggle(address, f"*{address:#x}", debugger.machine.image.line_at(address))
-
-
-def _delete(debugger: Debugger, numbers: list[int]) -> None:
-    for number in numbers:
-        debugger.breakpoints.delete(number)

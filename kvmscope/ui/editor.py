@@ -27,9 +27,9 @@ from kvmscope.ui.highlight import Highlighter, Lexer
 from kvmscope.ui.theme import Palette, palette_for
 
 if TYPE_CHECKING:
-    from kvmscope.asm.image import Diagnostic, Syntax
+    from kvmscope.asm.image import Diagnostic, Image, Syntax
 
-__all__ = ["Editor", "GutterClicked", "Listing"]
+__all__ = ["Editor", "GutterClicked", "Listing", "listing_of"]
 
 _MARKS: Final = 2
 """Cells of the gutter beside the number: breakpoint before it, position or error behind it."""
@@ -328,3 +328,15 @@ class Editor(TextArea):
         for line in lines:
             if top <= line - 1 < top + height:
                 self.refresh_lines(line - 1)
+
+
+def listing_of(image: Image) -> dict[int, Listing]:
+    """Line -> what it became; a line that became several pieces (a macro) shows them as one."""
+    found: dict[int, Listing] = {}
+    for entry in image.lines:
+        known = found.get(entry.line)
+        if known is None:
+            found[entry.line] = Listing(entry.address, entry.data)
+        elif known.address + len(known.data) == entry.address:
+            found[entry.line] = Listing(known.address, known.data + entry.data)
+    return found

@@ -26,10 +26,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import ClassVar, Final, NamedTuple
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
@@ -39,62 +38,11 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from kvmscope.ui.rows import Key, Kind, PanelTab, Row, Span, plain, title_row
 from kvmscope.ui.theme import Palette, palette_for
 from kvmscope.ui.view import View
 
 __all__ = ["Key", "Kind", "LinePanel", "PanelActivated", "PanelTab", "Row", "Span", "TabChosen", "plain"]
-
-
-class Kind(StrEnum):
-    """What a `Key` stands for, hence what activating it does."""
-
-    CODE = "code"
-    """Linear address of an instruction: show it in source and disassembly."""
-    BREAKPOINT = "breakpoint"
-    """Linear address: set or clear a breakpoint there."""
-    MEMORY = "memory"
-    """Linear address: show it in the memory panel."""
-    PHYSICAL = "physical"
-    """Physical address: show it in the memory panel."""
-    WALK = "walk"
-    """Linear address: show its page walk."""
-    TICK = "tick"
-    """Go to this point of history."""
-    REGISTER = "register"
-    """Name of a register (as `write_register` takes it): edit it in place."""
-    BYTE = "byte"
-    """Physical address of a byte: edit it in place."""
-    LINE = "line"
-    """Source line, from 1: put the editor's cursor there."""
-    FOLD = "fold"
-    """Name of a part of the panel: open or close it; the panel does that itself."""
-
-
-class Key(NamedTuple):
-    """What a row or a span stands for."""
-
-    kind: Kind
-    value: int | str
-    text: str = ""
-    """For what can be edited: the text to begin with, as a user would type it."""
-    address: int | None = None
-    """Linear address or register value that `goto`, `m` and the like may use; None: nothing of that sort."""
-
-
-class Span(NamedTuple):
-    """A run of text in one style."""
-
-    text: str
-    style: str = "value"
-    key: Key | None = None
-
-
-class Row(NamedTuple):
-    """One line; compared by value to find what to repaint."""
-
-    spans: tuple[Span, ...] = ()
-    key: Key | None = None
-    overlay: str = ""
 
 
 @dataclass
@@ -110,14 +58,6 @@ class PanelActivated(Message):
     def control(self) -> LinePanel:
         """The panel that sent this."""
         return self.panel
-
-
-class PanelTab(NamedTuple):
-    """One of the panels that share a place: what its tab says and whether it is the one shown."""
-
-    kind: str
-    text: str
-    shown: bool
 
 
 @dataclass
@@ -312,33 +252,7 @@ class LinePanel(ScrollView, can_focus=True):
         return rows, self._title_row(width, " · ".join(words))
 
     def _title_row(self, width: int, right: str) -> Row:
-        head = self._head(width)
-        used = sum(cell_len(span.text) for span in head)
-        room = width - used - 4
-        if right and cell_len(right) > room:
-            right = set_cell_size(right, room - 1).rstrip() + "…" if room > 8 else ""
-        end = (Span(" "), Span(right, "dim"), Span(" ─", "rule")) if right else ()
-        fill = width - used - (cell_len(right) + 3 if right else 0)
-        return Row((*head, Span("─" * max(0, fill), "rule"), *end))
-
-    def _head(self, width: int) -> list[Span]:
-        """The title, or the tabs; tabs that do not fit are named by their keys only."""
-        strong = "title_focus" if self.has_focus else "title"
-        if not self._tabs:
-            return [Span("─ ", "rule"), Span(self.TITLE, strong), Span(" ", "rule")]
-        words = {tab.kind: tab.text for tab in self._tabs}
-        for tab in reversed(self._tabs):
-            if sum(len(word) + 3 for word in words.values()) + 2 <= width:
-                break
-            if not tab.shown:
-                words[tab.kind] = tab.text.partition(" ")[0]
-        spans = [Span("─", "rule")]
-        for tab in self._tabs:
-            spans.append(Span(" ", "rule"))
-            style = ("tab_focus" if self.has_focus else "tab") if tab.shown else "title_off"
-            spans.append(Span(words[tab.kind], style))
-            spans.append(Span(" ", "rule"))
-        return spans
+        return title_row(self.TITLE, self._tabs, right, width, focused=self.has_focus)
 
     def _repaint(self, lines: set[int]) -> None:
         """Repaint these lines of the widget; neighbours share a region."""
@@ -545,8 +459,3 @@ _ENTER: Final = {
 }
 _FOCUSED: Final = {"title": "title_focus", "tab": "tab_focus"}
 _BLURRED: Final = {focused: plain for plain, focused in _FOCUSED.items()}
-
-
-def plain(rows: Sequence[Row]) -> list[str]:
-    """The text of rows, for tests and copying."""
-    return ["".join(span.text for span in row.spans) for row in rows]

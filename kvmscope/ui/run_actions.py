@@ -11,8 +11,9 @@ from kvmscope.errors import UsageError
 if TYPE_CHECKING:
     from kvmscope.debug.debugger import Debugger
     from kvmscope.ui.command_line import LineCancelled, LineEntered
-    from kvmscope.ui.controller import CommandDone, Work
+    from kvmscope.ui.controller import Work
     from kvmscope.ui.line_panel import Key, PanelActivated
+    from kvmscope.ui.machine_news import CommandDone
     from kvmscope.ui.workbench import Workbench
     from kvmscope.vmm.engine import Stop
 else:

@@ -23,33 +23,21 @@ from textual.widgets import TextArea
 
 from kvmscope.errors import KvmscopeError
 from kvmscope.ui import bar_texts
+from kvmscope.ui.arrangement import Arrangement
 from kvmscope.ui.bars import Bar, BarClicked, BarItem
 from kvmscope.ui.document import Document, line_mover
-from kvmscope.ui.editor import Editor, GutterClicked, Listing
+from kvmscope.ui.editor import Editor, GutterClicked, listing_of
 from kvmscope.ui.highlight import Lexer
-from kvmscope.ui.keymap import PANEL_KEYS, spelled
-from kvmscope.ui.layouts import (
-    GRIDS,
-    HORIZONTAL,
-    PANELS,
-    SLOTS,
-    TREE,
-    VERTICAL,
-    WHOLE_ROW,
-    docked,
-    layout_classes,
-    layout_name,
-)
+from kvmscope.ui.layouts import HORIZONTAL, TREE, VERTICAL, docked, layout_classes
 from kvmscope.ui.outcome import outcome
 
 if TYPE_CHECKING:
-    from kvmscope.asm.image import Image
     from kvmscope.reproducer.document import Reproducer
     from kvmscope.ui.command_line import CommandLine
-    from kvmscope.ui.console import ConsolePanel
-    from kvmscope.ui.controller import Controller, MachineFailed, MachineProgress, MachineStopped
+    from kvmscope.ui.controller import Controller
     from kvmscope.ui.line_panel import LinePanel, TabChosen
     from kvmscope.ui.live import Assembled, LiveAssembler
+    from kvmscope.ui.machine_news import MachineFailed, MachineProgress, MachineStopped
     from kvmscope.ui.recovery import Recovery
     from kvmscope.ui.view import Focus, View
 
@@ -80,7 +68,7 @@ class PanelsArrived(Message):
     make: Callable[[], list[LinePanel]]
 
 
-class Workbench(Screen[None]):
+class Workbench(Arrangement, Screen[None]):
     """The one screen, without its actions."""
 
     HORIZONTAL_BREAKPOINTS = HORIZONTAL
@@ -239,71 +227,6 @@ class Workbench(Screen[None]):
         self.place_panels()
         self.refresh_bars()
 
-    def place_panels(self) -> None:
-        """Show the panels that this size has room for; the others share the dock."""
-        width, height = self.app.size
-        self._layout = layout_name(width, height)
-        slots = SLOTS[self._layout]
-        spare = docked(self._layout)
-        if self.front not in spare:
-            self.front = next((name for name in spare if name == self._front_before), spare[0])
-        self._size_grid()
-        self.editor.display = not self.zoomed or self.zoomed == "editor"
-        for name, panel in self.panels.items():
-            in_dock = name in spare
-            panel.set_class(in_dock and not self.zoomed, "-dock")
-            panel.display = name == self.zoomed if self.zoomed else name in slots or name == self.front
-            if panel.display and in_dock and not self.zoomed:
-                panel.set_tabs(tuple((n, self._tab_text(n), n == self.front) for n in spare))
-            else:
-                panel.set_tabs(())
-
-    def _size_grid(self) -> None:
-        columns, rows = ("1fr", "1fr") if self.zoomed else GRIDS[self._layout]
-        count = len(columns.split())
-        styles = self.bench.styles
-        styles.grid_size_columns, styles.grid_columns, styles.grid_rows = count, columns, rows
-        for name in {name for names in WHOLE_ROW.values() for name in names} & self.panels.keys():
-            whole = name in WHOLE_ROW.get(self._layout, ()) and not self.zoomed
-            self.panels[name].styles.column_span = count if whole else 1
-
-    def _tab_text(self, name: str) -> str:
-        number = PANELS.index(name)
-        key = PANEL_KEYS[number] if number < len(PANEL_KEYS) else spelled("look.command")
-        return f"{key} {self.panels[name].TITLE}"
-
-    def bring_up(self, name: str, *, focus: bool = True) -> None:
-        """Show a panel, in the dock if it has no place of its own, and focus it."""
-        if name != "editor" and name not in self.panels:
-            return
-        if self.zoomed and self.zoomed != name:
-            self.zoomed = name
-            self.place_panels()
-        if name in docked(self._layout) and self.front != name:
-            self._front_before, self.front = self.front, name
-            self.place_panels()
-        if focus:
-            self.widget_of(name).focus()
-        self.refresh_bars()
-
-    def widget_of(self, name: str) -> Editor | LinePanel:
-        """A panel by its name; ``editor`` is one of them."""
-        return self.editor if name == "editor" else self.panels[name]
-
-    @property
-    def focused_panel(self) -> LinePanel | None:
-        """The panel with the focus, the editor aside."""
-        return next((panel for panel in self.panels.values() if panel is self.focused), None)
-
-    @property
-    def console(self) -> ConsolePanel:
-        """Where commands answer."""
-        from kvmscope.ui.console import ConsolePanel
-
-        panel = self.panels["console"]
-        assert isinstance(panel, ConsolePanel)
-        return panel
-
     def on_tab_chosen(self, message: TabChosen) -> None:
         self.bring_up(message.kind)
 
@@ -374,7 +297,7 @@ class Workbench(Screen[None]):
         if result.reproducer is not None:
             self.editor.set_syntax(result.reproducer.syntax)
         image = result.assembly.image if result.assembly else None
-        self.editor.mark_listing(_listing(image) if image else {})
+        self.editor.mark_listing(listing_of(image) if image else {})
         if self._start_wanted == result.generation and self._start_wanted:
             self._start_wanted = 0
             self._start(result)
@@ -437,15 +360,7 @@ class Workbench(Screen[None]):
         """Draw a stop; ``follow`` moves the source to the next instruction."""
         self.view = view
         ended = view.snapshot.stop.reason in ("exception", "triple-fault")
-        if ended and follow and self.front != "explanation":
-            self.bring_up("explanation", focus=False)
-        elif (
-            not ended
-            and self.front == "explanation"
-            and self._front_before
-            and not self.panels["explanation"].has_focus
-        ):
-            self.bring_up(self._front_before, focus=False)
+        self._show_why(ended and follow, ended)
         line = view.line if not self.stale else None
         self.editor.mark_position(line, in_past=view.in_past)
         if follow and line is not None and not self.editing:
@@ -453,6 +368,17 @@ class Workbench(Screen[None]):
         for panel in self.panels.values():
             panel.show(view)
         self.refresh_bars()
+
+    def _show_why(self, fault: bool, ended: bool) -> None:
+        """Bring the explanation of a fault to the front of the dock; take it away when the fault is undone."""
+        if self.zoomed or "explanation" not in docked(self._layout):
+            return
+        if fault and self.front != "explanation":
+            self.bring_up("explanation", focus=False)
+        elif ended or self.front != "explanation" or self.panels["explanation"].has_focus:
+            return
+        elif self._front_before:
+            self.bring_up(self._front_before, focus=False)
 
     def look_at(self, where: Focus) -> None:
         """Look elsewhere without moving the machine."""
@@ -508,15 +434,3 @@ class Workbench(Screen[None]):
             self.assembler.close()
         if "controller" in self.__dict__:
             self.controller.close()
-
-
-def _listing(image: Image) -> dict[int, Listing]:
-    """Line -> what it became; a line that became several pieces (a macro) shows them as one."""
-    found: dict[int, Listing] = {}
-    for entry in image.lines:
-        known = found.get(entry.line)
-        if known is None:
-            found[entry.line] = Listing(entry.address, entry.data)
-        elif known.address + len(known.data) == entry.address:
-            found[entry.line] = Listing(known.address, known.data + entry.data)
-    return found
