@@ -165,7 +165,8 @@ class UnicornEngine:
         self._traps.resume()
         while cpu.base < end and cpu.pending is None:
             boundary = (cpu.base // TLB_GRID + 1) * TLB_GRID
-            self._slice(min(end, boundary) - cpu.base)
+            # A hit that MOV SS has put off is due after exactly one more instruction.
+            self._slice(1 if cpu.debug.hits else min(end, boundary) - cpu.base)
             if cpu.debug.hits:
                 self._events.data_breakpoint()
             if cpu.base == boundary:

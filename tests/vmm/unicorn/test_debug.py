@@ -169,6 +169,14 @@ def test_a_data_breakpoint_waits_for_the_instruction_after_mov_ss() -> None:
         assert debug_exceptions(b) == [(CODE + 10, 1)]
 
 
+def test_a_breakpoint_put_off_by_mov_ss_comes_in_a_free_run_too() -> None:
+    with board("mov ss, [0x500000]; inc rax; inc rax; hlt") as b:
+        b.put(0x500000, 0x10)
+        watch(b, (0x500000, 3, 1))
+        b.run(1000)
+        assert debug_exceptions(b) == [(CODE + 10, 1)]
+
+
 def test_a_faulting_instruction_keeps_no_hit() -> None:
     with board("mov esi, 0x500000; mov edi, 0x500008; mov rdi, 0x7fffff000000; movsb; hlt") as b:
         watch(b, (0x500000, 3, 0))
