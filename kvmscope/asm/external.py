@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,18 +42,65 @@ def run_tool(command: Sequence[str], text: str, directory: str, environment: dic
             )  # fmt: skip
         except OSError as error:
             return ToolRun(-1, "", f"{command[0]}: {error.strerror}")
+    _limit(process.pid)
     failure = ""
-    try:
-        _limit(process.pid)
-        process.communicate(text.encode(errors="replace"), timeout=TOOL_SECONDS)
-    except subprocess.TimeoutExpired:
+    if not _feed(process, text.encode(errors="replace"), TOOL_SECONDS):
         process.kill()
-        process.communicate()
         failure = f"it did not end within {TOOL_SECONDS:.0f} s"
+    process.communicate()
     if not failure and process.returncode < 0:
         failure = f"it was ended by signal {-process.returncode} (a bound on time, memory or output)"
     with open(path, errors="replace") as messages_read:
         return ToolRun(process.returncode, messages_read.read(1 << 20), failure)
+
+
+def _feed(process: subprocess.Popen[bytes], data: bytes, seconds: float) -> bool:
+    """Send ``data`` to the process and wait for its end; False when ``seconds`` passed before."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except (AttributeError, OSError):
+        # Not Linux, or a kernel before 5.3.
+        return _feed_polling(process, data, seconds)
+    try:
+        return _feed_watching(process, descriptor, memoryview(data), time.monotonic() + seconds)
+    finally:
+        os.close(descriptor)
+
+
+def _feed_watching(process: subprocess.Popen[bytes], ended: int, data: memoryview, deadline: float) -> bool:
+    """The same by the pidfd ``ended``, which tells the end at once.
+
+    The standard library looks every 0.5, 1, 2 ... ms instead, which doubles the time that a small file takes.
+    """
+    pipe = process.stdin
+    assert pipe is not None
+    os.set_blocking(pipe.fileno(), False)
+    poll = select.poll()
+    poll.register(ended, select.POLLIN)
+    poll.register(pipe, select.POLLOUT)
+    while True:
+        ready = [fd for fd, _event in poll.poll(max(0.0, deadline - time.monotonic()) * 1000)]
+        if ended in ready:
+            return True
+        if not ready:
+            return False
+        try:
+            data = data[os.write(pipe.fileno(), data) :]
+        except BrokenPipeError:
+            # It reads no more; how it ended tells why.
+            data = data[:0]
+        if not data:
+            poll.unregister(pipe)
+            pipe.close()
+
+
+def _feed_polling(process: subprocess.Popen[bytes], data: bytes, seconds: float) -> bool:
+    """The same where the end of a process can only be asked for."""
+    try:
+        process.communicate(data, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _limit(pid: int) -> None:

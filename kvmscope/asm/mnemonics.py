@@ -1,14 +1,15 @@
 """The mnemonics of x86: which words are instructions, and which one was probably meant.
 
-Capstone names what it decodes; the rest (newer instructions, assembler-only spellings, AT&T names) is listed here.
+What the decoder names is in :mod:`kvmscope.asm.decoded_names`; the rest (newer instructions, assembler-only spellings,
+AT&T names) is listed here.
 """
 
 from __future__ import annotations
 
 from difflib import get_close_matches
-from functools import lru_cache
 from typing import Final
 
+from kvmscope.asm.decoded_names import DECODED_NAMES
 from kvmscope.asm.names import DIRECTIVES
 
 __all__ = ["intel_name", "is_mnemonic", "mnemonics", "nearest", "nearest_directive"]
@@ -28,7 +29,7 @@ _EXTRA_WORDS: Final = """
     wbnoinvd cldemote movdiri movdir64b pconfig ptwrite setssbsy clrssbsy saveprevssp rstorssp incsspd incsspq rdsspd
     rdsspq wrssd wrssq wrussd wrussq endbr32 endbr64 monitorx mwaitx clzero xresldtrk xsusldtrk
 """
-_EXTRA: Final = frozenset(_EXTRA_WORDS.split())
+_ALL: Final = DECODED_NAMES | frozenset(_EXTRA_WORDS.split())
 
 _SUFFIXABLE_WORDS: Final = """
     adc add and bsf bsr bt btc btr bts call cmp cmpxchg dec div enter idiv imul in inc invept iret jmp lar lcall lds
@@ -45,14 +46,9 @@ _LONGEST: Final = 24
 _ATT_NAMES: Final = {"cbtw": "cbw", "cwtl": "cwde", "cltq": "cdqe", "cwtd": "cwd", "cltd": "cdq", "cqto": "cqo"}
 
 
-@lru_cache(maxsize=1)
 def mnemonics() -> frozenset[str]:
     """Every mnemonic known, lower case, without AT&T suffixes."""
-    # Most sources never need the table, so the decoder is loaded with the first question.
-    import capstone
-
-    decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-    return _EXTRA | {name for number in range(1, 1600) if (name := decoder.insn_name(number))}
+    return _ALL
 
 
 def is_mnemonic(word: str) -> bool:
