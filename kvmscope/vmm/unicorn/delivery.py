@@ -264,7 +264,7 @@ def _protected(
     if vector not in _HAS_ERROR or software or external:
         error_code = None
     if kind == 5:
-        return _task_gate(cpu, low >> 16, ext, error_code, q[EIP] if next_ip is None else next_ip)
+        return _task_gate(cpu, low >> 16, ext, error_code, q[EIP] if next_ip is None else next_ip, rf)
     flags = env.flags()
     vm = flags & FLAG.VM
     selector = low >> 16
@@ -320,10 +320,10 @@ def _protected(
     return offset
 
 
-def _task_gate(cpu: Cpu, selector: int, ext: int, error_code: int | None, back: int) -> int:
+def _task_gate(cpu: Cpu, selector: int, ext: int, error_code: int | None, back: int, rf: int) -> int:
     """An event through a task gate: a nested task, its stack with the error code."""
     env = cpu.env
-    taskswitch.through_gate(cpu, selector, taskswitch.CALL, back, ext)
+    taskswitch.through_gate(cpu, selector, taskswitch.CALL, back, ext, rf)
     if error_code is not None:
         d, q = env.d, env.q
         width = 4 if d[TR_FLAGS] & 1 << 11 else 2

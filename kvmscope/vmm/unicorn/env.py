@@ -172,11 +172,14 @@ class Env:
         return self._flags_buffer.value & M32
 
     def set_flags(self, value: int) -> None:
-        """Write RFLAGS; what depends on VM needs `update_hflags`."""
+        """Write RFLAGS; what depends on VM needs `update_hflags`.
+
+        Unicorn moves the status flags from ``eflags`` to ``cc_src`` whenever it begins to run, so both get them.
+        """
         self.d[CC_OP] = CC_OP_EFLAGS
         self.q[CC_SRC] = value & STATUS
         self.d[DF] = 0xFFFFFFFF if value & FLAG.DF else 1
-        self.q[EFLAGS] = value & ~(STATUS | FLAG.DF) & M32 | 2
+        self.q[EFLAGS] = value & M32 | 2
 
     # mode
 

@@ -26,6 +26,7 @@ __all__ = [
     "check",
     "engine_address",
     "env_address",
+    "widen_device",
 ]
 
 WANTED_VERSION: Final = "2.1.4"
@@ -36,6 +37,8 @@ UC: Final = {
     "emu_counter": 1368,
     "emu_count": 1376,
     "stop_request": 1389,
+    "mapped_blocks": 1960,
+    "mapped_block_count": 1968,
     "last_tb": 14848,
 }
 """Offsets into ``struct uc_struct``."""
@@ -51,6 +54,12 @@ CPU: Final = {
     "tcg_exit_req": 33208,
 }
 """Offsets into ``CPUState``."""
+
+REGION: Final = {"ops": 16, "addr": 64}
+"""Offsets into ``MemoryRegion``."""
+
+OPS: Final = {"size": 80, "valid_max": 44, "impl_max": 68}
+"""Offsets into ``MemoryRegionOps``; its largest access sizes are ints."""
 
 TB_INVALIDATIONS: Final = 216
 """``TCGContext.tb_phys_invalidate_count``."""
@@ -175,6 +184,28 @@ def check_version() -> None:
         raise _mismatch("its state layout is known for one version only")
     if ctypes.sizeof(ctypes.c_void_p) != 8:
         raise EngineError("the embedded engine needs a 64-bit host", "pointers here have 4 bytes")
+
+
+def widen_device(uc: Uc, address: int) -> None:
+    """Let device space at ``address`` be accessed 8 bytes at once; Unicorn would split that into halves.
+
+    Raises `EngineError` if the region is not where it was.
+    """
+    engine = engine_address(uc)
+    blocks = ctypes.c_uint64.from_address(engine + UC["mapped_blocks"]).value
+    count = ctypes.c_uint32.from_address(engine + UC["mapped_block_count"]).value
+    if not blocks or not 0 < count < 16:
+        raise _mismatch("the list of memory regions is not where it was")
+    for region in (ctypes.c_uint64 * count).from_address(blocks):
+        if ctypes.c_uint64.from_address(region + REGION["addr"]).value == address:
+            operations = ctypes.c_uint64.from_address(region + REGION["ops"]).value
+            for field in ("valid_max", "impl_max"):
+                size = ctypes.c_int.from_address(operations + OPS[field])
+                if size.value != 0:
+                    raise _mismatch("a memory region's operations are not where they were")
+                size.value = 8
+            return
+    raise _mismatch("device space is not among the memory regions")
 
 
 def check(uc: Uc) -> None:

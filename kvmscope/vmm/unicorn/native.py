@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from kvmscope.errors import EngineError
+from kvmscope.vmm.unicorn import layout
 
 if TYPE_CHECKING:
     from unicorn import Uc
@@ -199,3 +200,4 @@ class Native:
         status = self._lib.uc_mmio_map(self._h, address, size, reader, None, writer, None)
         if status != UC_ERR_OK:
             raise EngineError("Unicorn refused device space", f"{size:#x} bytes at {address:#x}, error {status}")
+        layout.widen_device(self.uc, address)

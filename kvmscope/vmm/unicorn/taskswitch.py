@@ -37,7 +37,7 @@ _WIDE: Final = (0x20, 0x24, 0x28, 0x48, 0x60, 104)
 _NARROW: Final = (0x0E, 0x10, 0x12, 0x22, 0x2A, 44)
 
 
-def through_gate(cpu: Cpu, selector: int, source: int, following: int, ext: int = 0) -> None:
+def through_gate(cpu: Cpu, selector: int, source: int, following: int, ext: int = 0, rf: int = 0) -> None:
     """Switch to the task that a task gate names.  Raises `Fault`."""
     code = selector & 0xFFFC | ext
     if not selector & 0xFFFC or selector & 4:
@@ -50,7 +50,7 @@ def through_gate(cpu: Cpu, selector: int, source: int, following: int, ext: int 
         raise Fault(_GP, code)
     if not high & _PRESENT:
         raise Fault(_NP, code)
-    switch(cpu, selector, low, high, source, following, ext)
+    switch(cpu, selector, low, high, source, following, ext, rf)
 
 
 def back(cpu: Cpu, following: int) -> None:
@@ -66,9 +66,12 @@ def back(cpu: Cpu, following: int) -> None:
     switch(cpu, link, descriptor[0], descriptor[1], RETURN, following)
 
 
-def switch(cpu: Cpu, selector: int, low: int, high: int, source: int, following: int, ext: int = 0) -> None:
+def switch(
+    cpu: Cpu, selector: int, low: int, high: int, source: int, following: int, ext: int = 0, rf: int = 0
+) -> None:
     """Save the current task with ``following`` as its EIP and load the one whose TSS descriptor is (low, high).
 
+    ``rf`` is RF as it is to be saved: a fault that enters a task sets it.
     Raises `Fault`; one raised after the new TSS was taken belongs to the new task, as on hardware.
     """
     env, memory = cpu.env, cpu.memory
@@ -95,7 +98,7 @@ def switch(cpu: Cpu, selector: int, low: int, high: int, source: int, following:
         _set_busy(cpu, d[TR_SELECTOR], busy=False)
     if source == RETURN:
         flags &= ~FLAG.NT
-    _save(cpu, old_base, old_layout, following, flags)
+    _save(cpu, old_base, old_layout, following, flags | rf)
     if source == CALL:
         memory.write(base, struct.pack("<H", d[TR_SELECTOR] & 0xFFFF), implicit=True)
     if source in (JUMP, CALL):
