@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import compileall
 import sys
 from importlib import import_module
+from pathlib import Path
 
 from benchmarks.measure import Row, print_rows
 
@@ -15,11 +17,15 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"no benchmark {unknown[0]!r}; there are: {', '.join(MODULES)}", file=sys.stderr)
         return 2
+    # As an installation does; the files of a working tree may have changed since.
+    compileall.compile_dir(str(Path(__file__).resolve().parents[1] / "kvmscope"), quiet=2)
     rows: list[Row] = []
-    for name in names or MODULES:
-        print(f"... {name}", file=sys.stderr)
-        rows += import_module(f"benchmarks.{name}").rows()
-    print_rows(rows)
+    try:
+        for name in names or MODULES:
+            print(f"... {name}", file=sys.stderr)
+            rows += import_module(f"benchmarks.{name}").rows()
+    finally:
+        print_rows(rows)
     return 0
 
 

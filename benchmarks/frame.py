@@ -1,67 +1,105 @@
-"""From a key written to the last byte of its frame, on a real pty at 160x50 with six panels."""
+"""From a key to the last byte of its frame on a real pty, 160x50 with six panels; against an app with one label."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
-import select
-import signal
-import struct
 import sys
-import termios
-import time
+import tempfile
 from pathlib import Path
 from statistics import median
 
 from benchmarks.measure import Row, percentile
+from benchmarks.terminal import Terminal
 
-ROOT = Path(__file__).resolve().parents[1]
 STEPS = 60
-
-
-def _drain(fd: int, quiet: float, limit: float = 5.0) -> float:
-    """Read until nothing came for ``quiet`` seconds; the moment of the last byte."""
-    last = time.perf_counter()
-    end = last + limit
-    while time.perf_counter() < end:
-        if not select.select([fd], [], [], quiet)[0]:
-            return last
-        if not os.read(fd, 65536):
-            return last
-        last = time.perf_counter()
-    return last
+STOPS = 15
+BARE = """
+from textual.app import App
+from textual.widgets import Static
+class Bare(App):
+    count = 0
+    def compose(self):
+        yield Static("step 0/")
+    def on_key(self):
+        self.count += 1
+        self.query_one(Static).update(f"step {self.count}/")
+Bare().run()
+"""
+GUEST = """# /// kvmscope
+# max_instructions = 1000000000000
+# timeout = 3600
+# ///
+_start: mov     edi, 0x200000
+again:  mov     [rdi], rcx
+        mov     rax, [rdi]
+        push    rax
+        pop     rbx
+        add     rdx, rax
+        dec     rcx
+        jne     again
+        hlt
+"""
 
 
 def rows() -> list[Row]:
-    pid, fd = pty.fork()
-    if pid == 0:
-        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
-        os.environ.pop("COLUMNS", None)
-        os.environ.pop("LINES", None)
-        os.environ.update(TERM="xterm-256color", COLORTERM="truecolor")
-        os.execv(
-            sys.executable,
-            [sys.executable, "-m", "kvmscope", str(ROOT / "reproducers" / "self-modifying.asm")],
-        )
-    out = []
-    try:
-        _drain(fd, 2.0, 20)
-        for key in (b"\x1b", b"s", b"s"):
-            os.write(fd, key)
-            _drain(fd, 0.5)
-        for name, key in (("forward", b"s"), ("back", b"S")):
-            times = []
-            for _ in range(STEPS):
-                start = time.perf_counter()
-                os.write(fd, key)
-                times.append(_drain(fd, 0.12) - start)
-            p50, p95 = median(times), percentile(times, 95)
-            out.append(
-                Row(f"key to frame, {name}", f"{p50 * 1e3:.1f} ms", f"{p95 * 1e3:.1f} ms", "its own p95", p50 / p95)
-            )
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(fd)
-    return out
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "guest.asm"
+        path.write_text(GUEST)
+        with (
+            Terminal([sys.executable, "-m", "kvmscope", str(path)]) as ours,
+            Terminal([sys.executable, "-c", BARE]) as bare,
+        ):
+            ours.wait("step 0/0")
+            bare.wait("step 0/")
+            ours.settle()
+            bare.settle()
+            return [*_steps(ours, bare), _stops(ours), _typing(ours)]
+
+
+def _steps(ours: Terminal, bare: Terminal) -> list[Row]:
+    """Keys in turn to both."""
+    # The first steps load what stepping needs.
+    for tick in range(1, 6):
+        ours.key(b"s", f"step {tick}/")
+        bare.key(b"s", f"step {tick}/")
+    forward, back, label = [], [], []
+    before = ours.cpu()
+    for tick in range(6, STEPS + 6):
+        forward.append(ours.key(b"s", f"step {tick}/"))
+        label.append(bare.key(b"s", f"step {tick}/"))
+    used = (ours.cpu() - before) / STEPS
+    for tick in range(STEPS + 4, 4, -1):
+        back.append(ours.key(b"S", f"step {tick}/"))
+    return [
+        _row("key to frame, step", forward, label, f"ours: six panels; {used * 1e3:.0f} ms CPU a step"),
+        _row("key to frame, step back", back, label),
+    ]
+
+
+def _row(what: str, ours: list[float], bare: list[float], note: str = "") -> Row:
+    a, b = median(ours), median(bare)
+    tail = f"p95 {percentile(ours, 95) * 1e3:.1f} ms, yardstick's {percentile(bare, 95) * 1e3:.1f} ms"
+    note = f"{tail}; {note}" if note else tail
+    return Row(what, f"{a * 1e3:.1f} ms", f"{b * 1e3:.1f} ms", "a Textual app with one label", a / b, note)
+
+
+def _stops(ours: Terminal) -> Row:
+    """Continue a guest without an end, stop it; until the screen that says so is complete."""
+    times = []
+    for _ in range(STOPS):
+        ours.send(b"c")
+        ours.wait("RUNNING")
+        times.append(ours.key(b" ", "STOPPED", 0.3))
+    p50, p95 = median(times), percentile(times, 95)
+    return Row("space to stopped frame", f"{p50 * 1e3:.1f} ms", f"{p95 * 1e3:.1f} ms", "its own p95", p50 / p95)
+
+
+def _typing(ours: Terminal) -> Row:
+    """Letters in the source at a fast typist's pace, each until its own frame; assembling goes on meanwhile."""
+    ours.key(b"i", "EDIT")
+    text = ""
+    times = []
+    for letter in "; assembled while typing; " + "nop " * 3:
+        text += letter
+        times.append(ours.key(letter.encode(), text.rstrip(), 0.04))
+    p50, p95 = median(times), percentile(times, 95)
+    return Row("key to frame, typing", f"{p50 * 1e3:.1f} ms", f"{p95 * 1e3:.1f} ms", "its own p95", p50 / p95)

@@ -64,9 +64,9 @@ def rows() -> list[Row]:
     def ours() -> None:
         for _ in range(STEPS):
             m.step()
-            m.snapshot()
+            _ = m.cpu
 
     ours()
     rate = STEPS / seconds(ours)
     m.close()
-    return [Row("steps/s with registers", f"{rate:,.0f}", f"{theirs:,.0f}", "QEMU gdbstub, s and g", rate / theirs)]
+    return [Row("steps/s with registers", f"{rate:,.0f}", f"{theirs:,.0f}", "QEMU gdbstub, s and g", theirs / rate)]

@@ -2,37 +2,53 @@
 
 from __future__ import annotations
 
+from kvmscope.asm.image import Image, Section
+from kvmscope.vmm.config import Budget, HandlerInit, MachineConfig
 from kvmscope.vmm.machine import Machine
 
-from kvmscope.asm.image import Image, Section
-from kvmscope.vmm.config import Budget, MachineConfig
-
-__all__ = ["LOOP", "MIXED", "ORIGIN", "machine"]
+__all__ = ["FAULTS", "FAULT_HANDLERS", "FAULT_TICKS", "LOOP", "LOOP_TICKS", "MIXED", "MIXED_TICKS", "ORIGIN", "machine"]
 
 ORIGIN = 0x400000
 
 LOOP = bytes.fromhex(
-    "4801d8"  # add rax, rbx
-    "48ffc1"  # inc rcx
+    "4801d8"  # L: add rax, rbx
     "4831c2"  # xor rdx, rax
-    "ebf5"  # jmp back
+    "48ffc9"  # dec rcx
+    "75f5"  # jne L
+    "f4"  # hlt
 )
-"""Four register instructions for ever."""
+"""Register instructions, as often as RCX says; with RCX = 0, for ever."""
+LOOP_TICKS = 4
+"""Instructions of one turn."""
 
 MIXED = bytes.fromhex(
-    "48c7c700002000"  # mov rdi, 0x200000
+    "bf00002000"  # mov edi, 0x200000
     "48890f"  # L: mov [rdi], rcx
     "488b07"  # mov rax, [rdi]
     "50"  # push rax
     "5b"  # pop rbx
-    "48ffc1"  # inc rcx
     "4801c2"  # add rdx, rax
-    "ebf0"  # jmp L
+    "48ffc9"  # dec rcx
+    "75f0"  # jne L
+    "f4"  # hlt
 )
-"""Loads, stores and stack for ever."""
+"""Loads, stores and stack, as often as RCX says."""
+MIXED_TICKS = 7
+
+FAULTS = bytes.fromhex(
+    "0f0b"  # L: ud2
+    "ebfc"  # jmp L
+    "4883042402"  # handler: add qword ptr [rsp], 2
+    "48cf"  # iretq
+)
+"""An exception and its IRETQ for ever."""
+FAULT_HANDLERS = (HandlerInit(6, ORIGIN + 4),)
+FAULT_TICKS = 4
+"""UD2, ADD, IRETQ and JMP."""
 
 
-def machine(code: bytes, instructions: int = 1 << 40) -> Machine:
+def machine(code: bytes, handlers: tuple[HandlerInit, ...] = ()) -> Machine:
     """A booted 64-bit guest running ``code``."""
     image = Image((Section(".text", ORIGIN, code),), {}, (), ORIGIN)
-    return Machine(MachineConfig(budget=Budget(instructions=instructions, seconds=3600)), image)
+    budget = Budget(instructions=1 << 40, seconds=3600)
+    return Machine(MachineConfig(budget=budget, handlers=handlers), image)

@@ -12,7 +12,10 @@ __all__ = ["Row", "alternate", "percentile", "print_rows", "seconds"]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: our figure, the yardstick's, and ours / yardstick."""
+    """One line of the table: our figure, the yardstick's, and how many times the yardstick's time ours takes.
+
+    Where the figures are rates, the ratio is still that of the times: above 1 is slower than the yardstick.
+    """
 
     what: str
     ours: str
@@ -48,7 +51,7 @@ def percentile(values: list[float], p: float) -> float:
 
 def print_rows(rows: list[Row]) -> None:
     """The table."""
-    head = ("what", "kvmscope", "yardstick", "", "ratio")
+    head = ("what", "kvmscope", "yardstick", "", "times")
     cells = [(r.what, r.ours, r.against, r.yardstick, "-" if r.ratio is None else f"{r.ratio:.2f}") for r in rows]
     widths = [max(len(c[i]) for c in [head, *cells]) for i in range(5)]
     for line, row in [(head, None), *zip(cells, rows, strict=True)]:
