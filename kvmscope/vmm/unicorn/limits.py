@@ -22,5 +22,54 @@ class Limit:
     stops: bool = False
 
 
-LIMITS: Final[tuple[Limit, ...]] = ()
+LIMITS: Final[tuple[Limit, ...]] = (
+    Limit(
+        "instructions", "AVX, AVX-512, BMI and every other VEX, EVEX or XOP encoding", "#UD, as CPUID announces none"
+    ),
+    Limit(
+        "instructions", "RDRAND, RDSEED, MONITOR, MWAIT, XSAVES, INVPCID, RDPID, SHA", "#UD, as CPUID announces none"
+    ),
+    Limit("instructions", "VMX and SVM instructions", "#UD, as CPUID announces neither"),
+    Limit(
+        "instructions",
+        "a near branch with a 66 prefix in 64-bit code on the Intel profile",
+        "the run stops: Intel's processors ignore the prefix, the engine's translator does not",
+        stops=True,
+    ),
+    Limit("instructions", "an instruction fetch from device space", "the run stops", stops=True),
+    Limit(
+        "SSE",
+        "unmasked SIMD floating-point exceptions (#XM)",
+        "loading an MXCSR that unmasks one stops the run",
+        stops=True,
+    ),
+    Limit("SSE", "the sticky exception flags MXCSR[5:0]", "operations do not set them; what is loaded stays"),
+    Limit("x87", "the last-instruction pointers and opcode (FIP, FDP, FOP)", "partly kept, as QEMU 5.0 does"),
+    Limit("alignment", "#AC (CR0.AM and EFLAGS.AC in ring 3)", "an unaligned access completes"),
+    Limit(
+        "segmentation",
+        "limits and types of segments on memory accesses and instruction fetches outside of 64-bit mode",
+        "checked on far transfers, events, stack switches and descriptor loads only",
+    ),
+    Limit("paging", "more than 40 physical address bits", "bits 51:40 of an entry are reserved; MAXPHYADDR is 40"),
+    Limit("paging", "the PDPTE registers of PAE paging", "checked at MOV to CR3, then read from memory at each walk"),
+    Limit("paging", "how long a stale translation lives", "until INVLPG, a CR write, or a flush every 65,536 ticks"),
+    Limit("virtual-8086 mode", "VME and PVI (CR4), the interrupt redirection bitmap", "#GP for the CR4 bits"),
+    Limit("virtual-8086 mode", "PUSHFD with IOPL 3", "the image shows VM set"),
+    Limit("task switch", "the debug trap bit (T) of a TSS", "the run stops after the switch", stops=True),
+    Limit(
+        "debug",
+        "data breakpoints on accesses that are not an instruction's plain operands",
+        "event frames, descriptor and TSS accesses, and IRET's, RET far's and the task switch's stack do not hit",
+    ),
+    Limit("debug", "branch trace, last-branch records, DR6.RTM and bus-lock traps", "absent, as CPUID says"),
+    Limit("caches", "memory types, WBINVD, CLFLUSH, prefetches, fences", "no effect: every access is coherent at once"),
+    Limit("time", "cycles", "the TSC counts instruction starts"),
+    Limit("interrupts", "external interrupts, NMI, SMI, INIT", "there is no source of them yet: HLT ends a run"),
+    Limit(
+        "port I/O",
+        "INS into device space",
+        "a 0 is written to the destination before the value, as the translator probes the address",
+    ),
+)
 """In order of area."""

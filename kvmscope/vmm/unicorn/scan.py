@@ -156,7 +156,9 @@ def classify(shape: Shape, code64: bool) -> str | None:
 
 
 # Bytes without which no instruction of a block can be of interest.
-_INTERESTING: Final = re.compile(rb"[\x0f\x66\xf0\x9a\xea\xca\xcb\xff\xc4-\xc7\x8e\x8f\x6c-\x6f\xe4-\xe7\xec-\xef]")
+_INTERESTING: Final = re.compile(
+    rb"[\x07\x0f\x17\x1f\x66\xf0\x9a\xea\xca\xcb\xff\xc4-\xc7\x8e\x8f\x6c-\x6f\xe4-\xe7\xec-\xef]"
+)
 _PORTS: Final = frozenset({*range(0x6C, 0x70), *range(0xE4, 0xE8), *range(0xEC, 0xF0)})
 
 

@@ -23,7 +23,16 @@ __all__ = ["Traps"]
 
 STI: Final = b"\xfb"
 _PLAIN: Final = frozenset(
-    {Kind.PORT, Kind.FAR_RETURN, Kind.SYSCALL, Kind.SYSRET, Kind.SYSENTER, Kind.SYSEXIT, Kind.UNDEFINED, Kind.BRANCH16}
+    {
+        Kind.PORT,
+        Kind.FAR_RETURN,
+        Kind.SYSCALL,
+        Kind.SYSRET,
+        Kind.SYSENTER,
+        Kind.SYSEXIT,
+        Kind.UNDEFINED,
+        Kind.BRANCH16,
+    }
 )
 """Kinds whose instruction has no ModRM operand."""
 _DIRECT: Final = (0x9A, 0xEA)
@@ -125,8 +134,7 @@ class Traps:
             return
         for site in self._sites.get(address, ()):
             # The same address may hold other code by now, or in another address space.
-            if cpu.memory.peek(address, len(site.data)) == site.data:
-                self._special(site)
+            if cpu.memory.peek(address, len(site.data)) == site.data and self._special(site):
                 return
 
     def _after_mov_ss(self) -> bool:
@@ -136,7 +144,8 @@ class Traps:
             return False
         return cpu.memory.peek(cpu.probe.fields[PREVIOUS], 1) != STI
 
-    def _special(self, site: _Site) -> None:
+    def _special(self, site: _Site) -> bool:
+        """Execute or check the instruction; True if Unicorn is not to execute it."""
         cpu = self._cpu
         rip = cpu.env.q[EIP]
         mode = cpu.mode
@@ -155,9 +164,10 @@ class Traps:
 
         if guarded(cpu, execute) or completed:
             self._leave()
-        else:
-            # The translated code goes on and counts on the flags being as lazy as it left them.
-            cpu.probe.restore_flags()
+            return True
+        # The translated code goes on and counts on the flags being as lazy as it left them.
+        cpu.probe.restore_flags()
+        return False
 
     def _leave(self) -> None:
         """Do not execute the instruction: go on where RIP points."""
