@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.measure import Row, alternate, seconds
+from benchmarks.measure import Row, alternate
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "reproducers" / "page-fault-write.asm"
