@@ -152,6 +152,9 @@ def deliver(
             cpu.halted = False
             cpu.note_mode(before, rip)
             return
+        if raised.vector == PF and raised.address is not None:
+            # A second #PF overwrites CR2 even if it ends in #DF or a triple fault (SDM vol. 3A section 6.15, #PF).
+            cpu.cr2 = env.q[CR + 2] = raised.address
         parent = vector
         if vector == DF and source is ExceptionSource.FAULT:
             cpu.stop(Stop(StopReason.TRIPLE_FAULT, cpu.clock, exception=event))
