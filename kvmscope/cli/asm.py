@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmscope.asm import BACKENDS, Assembly, Diagnostic, Image, Severity, Syntax, assemble
 from kvmscope.cli.options import Parser
-from kvmscope.errors import ReproducerError, UsageError
+from kvmscope.errors import KvmscopeError, ReproducerError, UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -45,14 +45,13 @@ def _parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Run the command; returns 0 when there are bytes, 2 when there are errors."""
     options = _parser().parse_args(argv)
-    text = _read(options.file)
     try:
+        text = _read(options.file)
         bits, syntax, origin, backend = _settings(options, text)
-    except ReproducerError as error:
+    except (ReproducerError, UsageError) as error:
         if not options.json:
             raise
-        result = Assembly(None, (_header_diagnostic(error),), options.backend or "auto")
-        print(json.dumps(_document(result)))
+        print(json.dumps(_document(Assembly(None, (_diagnostic(error),), options.backend or "auto"))))
         return 2
     result = assemble(
         text, bits=bits, syntax=syntax, origin=origin, backend=backend, cross_check=not options.no_cross_check
@@ -104,8 +103,8 @@ def _settings(options: Namespace, text: str) -> tuple[int, Syntax, int, str]:
     )
 
 
-def _header_diagnostic(error: ReproducerError) -> Diagnostic:
-    """A mistake in the header in the form of an assembler's."""
+def _diagnostic(error: KvmscopeError) -> Diagnostic:
+    """What is wrong with the header or the file, in the form of an assembler's error."""
     place = re.match(r".*?:(\d+)", error.detail)
     return Diagnostic(int(place.group(1)) if place else 1, 1, Severity.ERROR, error.title, error.hint)
 

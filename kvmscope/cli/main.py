@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Final
+from typing import Final, TextIO
 
 from kvmscope.errors import KvmscopeError, UsageError
 
@@ -25,6 +25,7 @@ COMMANDS: Final = {
 
 def run_command_line(argv: Sequence[str]) -> int:
     """Run one command line and return the exit status; errors become three lines on stderr, never a traceback."""
+    _open_closed_streams()
     try:
         status = _dispatch(list(argv))
         sys.stdout.flush()
@@ -36,9 +37,31 @@ def run_command_line(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         # The reader of our output has gone (`kvmscope asm x | head`): not an error of ours. What is still buffered
         # must go somewhere, or the interpreter complains at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop(sys.stdout)
         return 141
+    except OSError as error:
+        # What touches a file names it in an error of its own; what is left is a stream that takes no more (a full disk).
+        _drop(sys.stdout)
+        try:
+            print(f"kvmscope: {error.strerror or error}", file=sys.stderr)
+        except OSError:
+            _drop(sys.stderr)
+        return 2
     return status
+
+
+def _open_closed_streams() -> None:
+    """Give /dev/null to the standard streams that were closed (``kvmscope run x >&-``): Python has None for them."""
+    for name, flags, mode in (("stdin", os.O_RDONLY, "r"), ("stdout", os.O_WRONLY, "w"), ("stderr", os.O_WRONLY, "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, flags), mode))
+
+
+def _drop(stream: TextIO) -> None:
+    """Send what ``stream`` still holds to /dev/null."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -22,11 +22,17 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         hint = f"{self.prog} --help"
         prefix = "unrecognized arguments: "
+        required = "the following arguments are required: "
         if message.startswith(prefix):
             wrong = message.removeprefix(prefix).split()[0].split("=")[0]
             close = nearest(wrong, [option for action in self._actions for option in action.option_strings])
             hint = f"did you mean {close}?" if close else hint
             message = f"unknown option or argument {wrong!r}"
+        elif message.startswith(required):
+            # parse_intermixed_args asks for the positionals that may be left out, too.
+            optional = {action.metavar for action in self._actions if action.nargs == "*"}
+            names = message.removeprefix(required).split(", ")
+            message = required + ", ".join(name for name in names if name not in optional)
         raise UsageError(message, hint=hint)
 
 
@@ -68,6 +74,8 @@ def existing_source(name: str) -> Path:
 
     Raises UsageError for a missing file (with the nearest name), a directory, or an image.
     """
+    if not name:
+        raise UsageError("the name of the file is empty")
     path = Path(name)
     if not path.exists():
         from kvmscope.reproducer.discovery import near_path

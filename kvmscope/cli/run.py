@@ -6,8 +6,11 @@ import sys
 from typing import TYPE_CHECKING
 
 from kvmscope.cli.options import Parser, existing_source, memory, positive, seconds
+from kvmscope.errors import KvmscopeError
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from kvmscope.reproducer.verdict import Result
 
 __all__ = ["main"]
@@ -37,6 +40,22 @@ def _parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Run the command; returns the exit status."""
     options = _parser().parse_intermixed_args(argv)
+    try:
+        result = _run(options)
+    except KvmscopeError as error:
+        if options.json:
+            from kvmscope.reproducer.verdict import Result, Verdict
+
+            # Who asked for a document gets one, whatever is wrong with the file.
+            _print_document(Result(Verdict.ERROR, options.engine, error.title))
+        raise
+    if options.json:
+        _print_document(result)
+    _tell(result, options.file, verbose=options.verbose)
+    return result.exit_status
+
+
+def _run(options: Namespace) -> Result:
     path = existing_source(options.file)
     from kvmscope.reproducer.document import load
     from kvmscope.reproducer.runner import Overrides, check_cpu, check_engine, run
@@ -52,7 +71,7 @@ def main(argv: list[str]) -> int:
         max_instructions=options.max_instructions,
         timeout=options.timeout,
     )
-    result = run(
+    return run(
         load(path),
         engine=options.engine,
         overrides=overrides,
@@ -60,14 +79,14 @@ def main(argv: list[str]) -> int:
         cross_check=options.cross_check,
         explain=options.verbose,
     )
-    if options.json:
-        import json
 
-        from kvmscope.reproducer.reports import result_document
 
-        print(json.dumps(result_document(result)))
-    _tell(result, options.file, verbose=options.verbose)
-    return result.exit_status
+def _print_document(result: Result) -> None:
+    import json
+
+    from kvmscope.reproducer.reports import result_document
+
+    print(json.dumps(result_document(result)))
 
 
 def _write(output: bytes) -> None:

@@ -101,6 +101,23 @@ def test_errors_of_a_person_stand_below_the_line(tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize(
+    ("data", "line", "message"),
+    [(None, 1, "x.asm: No such file"), (b"nop\n\xff\n", 2, "byte 0xff is not UTF-8")],
+)
+def test_json_of_a_file_that_cannot_be_read(
+    data: bytes | None, line: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "x.asm"
+    if data is not None:
+        source.write_bytes(data)
+    assert asm.main([str(source), "--json"]) == 2
+    out = json.loads(capsys.readouterr().out)
+    assert out["ok"] is False
+    assert [found["line"] for found in out["diagnostics"]] == [line]
+    assert message in out["diagnostics"][0]["message"]
+
+
+@pytest.mark.parametrize(
     "argv", [["/nonexistent/x.asm"], ["-", "--mode", "8"], ["-", "--syntax", "masm"], ["-", "--bogus"], [], ["/"]]
 )
 def test_usage_errors(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

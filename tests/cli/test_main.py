@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +40,8 @@ def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str])
     [
         (["rnu"], ["neither a command nor a file", "kvmscope run"]),
         (["zzzzzz"], ["neither", "--help"]),
-        (["run"], ["FILE"]),
+        (["run"], ["required: FILE\n"]),
+        (["run", ""], ["empty"]),
         (["run", "--jsn", "x.asm"], ["--jsn", "did you mean --json"]),
         (["run", "--timeout=0", "x.asm"], ["seconds"]),
         (["run", "--timeout=nan", "x.asm"], ["seconds"]),
@@ -88,3 +92,44 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait() in (0, 141)
+
+
+TOLD = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+
+
+@pytest.mark.parametrize(
+    ("words", "redirection", "status", "told"),
+    [
+        ("asm good.asm", ">/dev/full", 2, "kvmscope: No space left on device\n"),
+        ("asm good.asm --json", ">/dev/full", 2, "kvmscope: No space left on device\n"),
+        ("run talks.asm", ">/dev/full", 2, "kvmscope: No space left on device\n"),
+        ("run talks.asm --json", ">/dev/full", 2, "kvmscope: No space left on device\n"),
+        ("asm bad.asm", "2>/dev/full", 2, ""),
+        ("asm good.asm", ">&-", 0, ""),
+        ("run good.asm", ">&- 2>&-", 0, ""),
+        ("asm -", "<&-", 0, ""),
+        ("run good.asm", "<&-", 0, "PASS good.asm: ended well, stopped by hlt (1 instructions)\n"),
+    ],
+)
+def test_a_stream_that_takes_nothing_is_a_message(
+    words: str, redirection: str, status: int, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "good.asm").write_text("hlt\n")
+    (tmp_path / "bad.asm").write_text("hlz\n")
+    (tmp_path / "talks.asm").write_text("mov dx, 0x3f8\nmov al, 'x'\nout dx, al\nhlt\n")
+    command = f"{shlex.quote(sys.executable)} -m kvmscope {words} {redirection}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, cwd=tmp_path, env=TOLD, timeout=60, check=False)
+    assert (done.returncode, done.stderr.decode()) == (status, told)
+
+
+def test_an_interrupt_ends_an_endless_guest_at_once(tmp_path: Path) -> None:
+    (tmp_path / "loop.asm").write_text(
+        "mov dx, 0x3f8\nmov al, 'x'\nout dx, al\nx: jmp x\n; one byte says that it runs\n"
+    )
+    command = [sys.executable, "-m", "kvmscope", "run", "loop.asm", "--max-instructions", "0x7fffffffffff"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(1) == b"x"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (130, b"", b"")

@@ -120,6 +120,23 @@ def test_mistakes_are_messages(
         assert word in err
 
 
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [(None, "no such file"), (b"\xff\n", "UTF-8"), (b"; /// kvmscope\n; mdoe = 1\n; ///\n", "t.asm:2"), (b"", "empty")],
+)
+def test_json_is_a_document_whatever_is_wrong_with_the_file(
+    data: bytes | None, word: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "t.asm"
+    if data is not None:
+        path.write_bytes(data)
+    assert run_command_line(["run", str(path), "--json"]) == 2
+    out, err = capfd.readouterr()
+    document = json.loads(out)
+    assert (document["verdict"], document["exit_status"], document["stop"]) == ("error", 2, None)
+    assert word in err
+
+
 def test_verbose_explains_the_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     name = put(tmp_path, "; /// kvmscope\n; expect = [\"exception == '#UD'\"]\n; ///\nud2\n")
     assert run_command_line(["run", name]) == 0

@@ -156,12 +156,10 @@ def _check_sections(config: MachineConfig, image: Image) -> frozenset[int]:
 def _entry(config: MachineConfig, image: Image, labels: Labels) -> int:
     if config.entry is not None:
         return labels.resolve(config.entry, "entry")
-    if image.entry:
-        return image.entry
     filled = [section for section in image.sections if section.data]
-    if not filled:
+    if not filled and not config.contents:
         raise GuestImageError("The program is empty", hint="write an instruction")
-    return filled[0].address
+    return image.entry or filled[0].address
 
 
 def _write_contents(memory: BootMemory, contents: MemoryInit, labels: Labels) -> None:
