@@ -52,7 +52,12 @@ def keys_page() -> str:
             out.append(f"| {keys or '(palette)'} | {action.title} | {action.help} |")
         out.append("")
     out += [PANEL_KEYS, "## The `:` command line", ""]
-    out += ["gdb's words; an unambiguous beginning of one is enough, `Tab` completes.", "", "| command | |", "|---|---|"]
+    out += [
+        "gdb's words; an unambiguous beginning of one is enough, `Tab` completes.",
+        "",
+        "| command | |",
+        "|---|---|",
+    ]
     out += [f"| `{_cell(command.usage)}` | {_cell(command.help)} |" for command in COMMANDS]
     return "\n".join(out) + "\n"
 

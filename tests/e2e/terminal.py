@@ -37,6 +37,7 @@ class Terminal:
                 os.environ.pop(name, None)
             os.environ.update(env or {})
             os.execv(sys.executable, [sys.executable, "-m", "kvmscope", *args])
+
     def pump(self, seconds: float) -> None:
         """Read what comes for at most ``seconds``."""
         if select.select([self.fd], [], [], seconds)[0]:

@@ -78,7 +78,28 @@ def check_machine(reproducer: Reproducer) -> None:
 
 
 _REGISTERS: Final = frozenset(
-    ["rip", "rflags", "cr0", "cr2", "cr4", "cr8", "efer", "dr0", "dr1", "dr2", "dr3", "dr6", "dr7", "cs", "ss", "ds", "es", "fs", "fs.base", "gs.base"]
+    [
+        "rip",
+        "rflags",
+        "cr0",
+        "cr2",
+        "cr4",
+        "cr8",
+        "efer",
+        "dr0",
+        "dr1",
+        "dr2",
+        "dr3",
+        "dr6",
+        "dr7",
+        "cs",
+        "ss",
+        "ds",
+        "es",
+        "fs",
+        "fs.base",
+        "gs.base",
+    ]
 )
 """Names of ``[registers]``, beside general registers and flags, that a test sets."""
 _FLAGS: Final = frozenset(bit.name.lower() for bit in BIT_TABLES["rflags"])
