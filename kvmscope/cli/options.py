@@ -92,6 +92,9 @@ def existing_source(name: str) -> Path:
 
 
 def _is_elf(path: Path) -> bool:
+    if not path.is_file():
+        # What is read from a pipe (/dev/stdin, <(...)) would be missing from the source.
+        return False
     try:
         with path.open("rb") as file:
             return file.read(4) == b"\x7fELF"

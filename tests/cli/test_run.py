@@ -158,3 +158,9 @@ def test_it_never_loads_the_user_interface(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.endswith("0 []\n"), done.stdout + done.stderr
+
+
+def test_a_source_may_come_through_a_pipe(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kvmscope", "run", "/dev/stdin"]
+    done = subprocess.run(command, input=CODE.encode(), capture_output=True, cwd=tmp_path, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, b"hi"), done.stderr.decode()
