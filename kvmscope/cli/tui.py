@@ -37,7 +37,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if len(argv) > 1 or (argv and argv[0].startswith("-")):
         raise UsageError(f"Cannot take {' '.join(argv)!r}", hint="kvmscope [FILE], or kvmscope --help")
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    # Textual draws on stderr.
+    if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         raise UsageError(
             "The terminal UI needs a terminal",
             hint="kvmscope run FILE runs without one; kvmscope --help lists commands",

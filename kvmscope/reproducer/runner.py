@@ -28,6 +28,8 @@ _ABOUT_EXCEPTIONS: Final = frozenset(
     | {"rip", "eip", "ip", "cr2"}
 )
 _BOOT_LINE: Final = re.compile(r"\Aline (\d+): ")
+_BOOT_KEY: Final = re.compile(r"\A(\w+)(?:: ([\w.]+))?")
+"""``entry`` or ``registers: rax = start``: how boot names a key of the header whose line it does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,9 @@ class Overrides:
             args=config.args if self.args is None else self.args,
             budget=budget,
         )
-        return replace(reproducer, config=config)
+        # What the command line has said does not stand in the header.
+        lines = {key: line for key, line in reproducer.lines.items() if getattr(self, key, None) is None}
+        return replace(reproducer, config=config, lines=lines)
 
 
 def check_engine(engine: str) -> str:
@@ -127,11 +131,11 @@ def _run(
     try:
         machine = Machine(reproducer.config, image, engine=engine)
     except KvmscopeError as error:
-        return replace(base, summary=error.title, notes=(*base.notes, *_notes(error, reproducer.filename)))
+        return replace(base, summary=error.title, notes=(*base.notes, *_notes(error, reproducer)))
     try:
         return _judged(machine, reproducer, base, _to_the_end(machine, on_output), explain)
     except EngineError as error:
-        return replace(base, summary=error.title, notes=(*base.notes, *_notes(error, reproducer.filename)))
+        return replace(base, summary=error.title, notes=(*base.notes, *_notes(error, reproducer)))
     finally:
         machine.close()
 
@@ -163,9 +167,13 @@ def _unknown_names(reproducer: Reproducer, image: Image) -> tuple[Diagnostic, ..
     return tuple(found)
 
 
-def _notes(error: KvmscopeError, filename: str) -> tuple[str, ...]:
+def _notes(error: KvmscopeError, reproducer: Reproducer) -> tuple[str, ...]:
     """The rest of a boot error, with the header's line as a place."""
-    detail = _BOOT_LINE.sub(lambda match: f"{filename}:{match.group(1)}: ", error.detail)
+    detail = _BOOT_LINE.sub(lambda match: f"{reproducer.filename}:{match.group(1)}: ", error.detail)
+    key = _BOOT_KEY.match(detail)
+    if key is not None:
+        line = reproducer.lines.get(f"{key[1]}.{key[2]}") or reproducer.lines.get(key[1])
+        detail = f"{reproducer.filename}:{line}: {detail}" if line else detail
     return tuple(part for part in (detail, f"hint: {error.hint}" if error.hint else "") if part)
 
 

@@ -164,3 +164,28 @@ def test_a_source_may_come_through_a_pipe(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "kvmscope", "run", "/dev/stdin"]
     done = subprocess.run(command, input=CODE.encode(), capture_output=True, cwd=tmp_path, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, b"hi"), done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("header", "options", "place"),
+    [
+        ('[registers]\n; rbx = 1\n; rax = "nowhere"', [], "t.asm:4: registers: rax = nowhere"),
+        ('title = "x"\n; entry = "nowhere"', [], "t.asm:3: entry"),
+        ("smp = 2", [], "t.asm:2: smp"),
+        ("smp = 1", ["--smp", "2"], "smp"),
+        ('[handlers]\n; "#PF" = "nowhere"', [], "t.asm:3: "),
+        ('[[memory]]\n; address = "nowhere"\n; hex = "90"', [], "t.asm:2: "),
+    ],
+)
+def test_what_the_machine_refuses_has_its_place_in_the_header(
+    header: str,
+    options: list[str],
+    place: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("t.asm").write_text(f"; /// kvmscope\n; {header}\n; ///\nhlt\n")
+    assert run_command_line(["run", "t.asm", *options]) == 2
+    assert capfd.readouterr().err.startswith(place)
