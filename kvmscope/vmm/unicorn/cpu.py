@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from kvmscope.vmm.engine import Stop
 from kvmscope.vmm.events import ControlRegisterEvent, ModeEvent
 from kvmscope.vmm.unicorn.breakpoints import DebugRegisters
+from kvmscope.vmm.unicorn.checks import segments_to_check
 from kvmscope.vmm.unicorn.env import CR, EFLAGS, EIP, FLAG, HF, HFLAGS, M64, Env, decode
 from kvmscope.vmm.unicorn.probe import COUNTER, LIMIT
 from kvmscope.x86.state import CpuState
@@ -59,6 +60,8 @@ class Cpu:
         self.cr2 = 0
         """CR2 as the guest sees it; Unicorn writes its own also for faults that are not the guest's."""
         self.pending: Stop | None = None
+        self.policy = (0, False)
+        """The `memory_policy` that translated code follows."""
         self._rf_clock = -1
         """Clock at which RF was set: it is gone as soon as the next instruction completes."""
         self.debug_changed = True
@@ -155,6 +158,8 @@ class Cpu:
     def note_mode(self, before: tuple[int, int], rip: int) -> None:
         """Record a change of (code size, CPL), if there was one since ``before``; ``rip`` did it."""
         now = self.mode
+        if self.memory_policy != self.policy:
+            self.break_slice()
         if now[0] != before[0]:
             self.host.record(ModeEvent(self.clock, rip, self.vcpu, f"{before[0]} -> {now[0]}"))
         if now[1] != before[1]:
@@ -183,6 +188,11 @@ class Cpu:
         """
         self.env.set_flags(value & ~FLAG.RF)
         self._rf_clock = self.clock if value & FLAG.RF else -1
+
+    @property
+    def memory_policy(self) -> tuple[int, bool]:
+        """Segments whose accesses need checks (`checks.segments_to_check`), and CR0.AM."""
+        return segments_to_check(self), bool(self.env.q[CR] & 1 << 18)
 
     @property
     def ports_allowed(self) -> bool:

@@ -33,7 +33,7 @@ from kvmscope.vmm.unicorn.native import (
 from kvmscope.vmm.unicorn.probe import COUNTER, LIMIT, PREVIOUS, Probe
 from kvmscope.vmm.unicorn.traps import Traps
 from kvmscope.x86.profiles import INTEL
-from kvmscope.x86.state import CpuState
+from kvmscope.x86.state import CpuState, Seg
 
 if TYPE_CHECKING:
     from kvmscope.vmm.engine import EngineHost
@@ -179,6 +179,7 @@ class UnicornEngine:
     def _slice(self, ticks: int) -> None:
         cpu, probe = self.cpu, self._probe
         fields = probe.fields
+        self._traps.follow_policy()
         if cpu.debug_changed:
             self._traps.arm()
         probe.forget_last()
@@ -192,6 +193,9 @@ class UnicornEngine:
         if counted > fields[LIMIT]:
             # The last start was stopped before it executed.
             counted -= 1
+            fields[COUNTER] = counted
+            if cpu.policy[0] & 1 << Seg.CS:
+                self._events.code_limit()
         if self._env.d[HFLAGS] & HF.INHIBIT:
             self._note_shadow(fields[PREVIOUS])
         cpu.base += counted

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmscope.vmm.unicorn import decode, privileged
 from kvmscope.vmm.unicorn.breakpoints import is_repeating
+from kvmscope.vmm.unicorn.checks import beyond_limit
 from kvmscope.vmm.unicorn.completion import BS, complete, guarded
 from kvmscope.vmm.unicorn.delivery import DB, GP, PF, UD, deliver
 from kvmscope.vmm.unicorn.env import (
@@ -19,7 +20,7 @@ from kvmscope.vmm.unicorn.faults import Fault
 from kvmscope.vmm.unicorn.native import INTR, INVALID, HookKind
 from kvmscope.vmm.unicorn.privileged import Intercept
 from kvmscope.vmm.unicorn.probe import COUNTER, LAST, LIMIT, NOWHERE, PREVIOUS
-from kvmscope.vmm.unicorn.refine import general_protection, undo_branch
+from kvmscope.vmm.unicorn.refine import general_protection, undo_branch, undo_branch_from
 
 if TYPE_CHECKING:
     from kvmscope.vmm.unicorn.cpu import Cpu
@@ -105,6 +106,12 @@ class EventHooks:
         self._retried = NOWHERE
         cpu.count_start()
         raise Fault(vector, env.d[ERROR_CODE] if vector in _HAS_ERROR else None, address)
+
+    def code_limit(self) -> None:
+        """Between two instructions: the one before may have been a branch beyond CS's limit, which faults there."""
+        cpu = self._cpu
+        if beyond_limit(cpu, cpu.env.linear_ip) and undo_branch_from(cpu, cpu.probe.fields[PREVIOUS]):
+            guarded(cpu, lambda: deliver(cpu, GP, 0))
 
     def data_breakpoint(self) -> None:
         """Between two instructions: the one before hit a data or I/O breakpoint.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from kvmscope.vmm.unicorn import decode
-from kvmscope.vmm.unicorn.env import EIP, HF, HFLAGS, M32, M64
+from kvmscope.vmm.unicorn.env import CS_BASE, EIP, HF, HFLAGS, M32, M64, SS_FLAGS
 from kvmscope.vmm.unicorn.faults import Fault
 from kvmscope.vmm.unicorn.lengths import instructions
 from kvmscope.vmm.unicorn.memory import canonical
@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from kvmscope.vmm.unicorn.cpu import Cpu
     from kvmscope.vmm.unicorn.lengths import Shape
 
-__all__ = ["general_protection", "undo_branch"]
+__all__ = ["general_protection", "undo_branch", "undo_branch_from"]
 
 _SS, _GP = 12, 13
 _PUSHES: Final = frozenset({*range(0x50, 0x58), 0x68, 0x6A, 0x9C, 0xE8, 0xC8, 0x1A0, 0x1A8})
 _POPS: Final = frozenset({*range(0x58, 0x60), 0x9D, 0xC2, 0xC3, 0x1A1, 0x1A9})
 _RETURNS: Final = (0xC2, 0xC3)
+_LOOPS: Final = (0xE0, 0xE1, 0xE2)
+_BRANCHES: Final = frozenset(
+    {0xC2, 0xC3, 0xE8, 0xE9, 0xEB, *range(0x70, 0x80), *range(0x180, 0x190), *range(0xE0, 0xE4)}
+)
 
 
 def _current(cpu: Cpu, address: int) -> tuple[Shape, bytes] | None:
@@ -62,22 +66,48 @@ def undo_branch(cpu: Cpu) -> bool:
     True if RIP is at the branch again; False when the last instruction simply ended at the edge of the canonical
     addresses (then the fetch is what faults).
     """
+    if not cpu.env.d[HFLAGS] & HF.CS64 or canonical(cpu.env.q[EIP], cpu.memory.linear_bits):
+        return False
+    return undo_branch_from(cpu, cpu.probe.fields[LAST])
+
+
+def undo_branch_from(cpu: Cpu, address: int) -> bool:
+    """Take back the near branch at linear ``address`` that led to the current RIP; False if there is none there.
+
+    What a CALL has pushed stays in memory, below the stack pointer.
+    """
     env = cpu.env
     q = env.q
-    last = cpu.probe.fields[LAST]
-    if not env.d[HFLAGS] & HF.CS64 or canonical(q[EIP], cpu.memory.linear_bits) or last == NOWHERE:
+    if address == NOWHERE:
         return False
-    found = _current(cpu, last)
-    if found is None or last + found[0].length == q[EIP]:
+    found = _current(cpu, address)
+    if found is None:
         return False
     shape, data = found
-    if shape.opcode in _RETURNS:
-        release = int.from_bytes(data[shape.length - 2 : shape.length], "little") if shape.opcode == 0xC2 else 0
-        q[4] = q[4] - 8 - release & M64
-    elif shape.opcode == 0xE8:
-        q[4] = q[4] + 8 & M64
-    elif 0xE0 <= shape.opcode <= 0xE2:
-        narrow = 0x67 in data[: shape.length - 2]
-        q[1] = (q[1] & M32) + 1 & M32 if narrow else q[1] + 1 & M64
-    q[EIP] = last
+    code64 = bool(env.d[HFLAGS] & HF.CS64)
+    start = address if code64 else address - q[CS_BASE] & M32
+    opcode, operation = shape.opcode, shape.modrm >> 3 & 7
+    if start + shape.length == q[EIP] or not (opcode in _BRANCHES or (opcode == 0xFF and operation in (2, 4))):
+        return False
+    ins = decode.decode(cpu, data, modrm=False)
+    width = 8 if code64 else ins.operand_size
+    if opcode in _RETURNS:
+        release = int.from_bytes(data[shape.length - 2 : shape.length], "little") if opcode == 0xC2 else 0
+        _move_stack(cpu, -width - release)
+    elif opcode == 0xE8 or (opcode == 0xFF and operation == 2):
+        _move_stack(cpu, width)
+    elif opcode in _LOOPS:
+        mask = {2: 0xFFFF, 4: M32, 8: M64}[ins.address_size]
+        count = (q[1] & mask) + 1 & mask
+        q[1] = count if mask != 0xFFFF else q[1] & ~mask | count
+    q[EIP] = start
     return True
+
+
+def _move_stack(cpu: Cpu, by: int) -> None:
+    env = cpu.env
+    if env.d[HFLAGS] & HF.CS64:
+        mask = M64
+    else:
+        mask = M32 if env.d[SS_FLAGS] & 1 << 22 else 0xFFFF
+    env.q[4] = env.q[4] & ~mask & M64 | env.q[4] + by & mask

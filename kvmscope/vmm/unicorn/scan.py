@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from kvmscope.vmm.unicorn.lengths import Shape, instructions
+from kvmscope.vmm.unicorn.operands import touches_memory
 from kvmscope.vmm.unicorn.system import Kind
 
-__all__ = ["classify", "find"]
+__all__ = ["Policy", "classify", "find"]
 
 _Rule = Callable[[Shape, bool], str | None]
 
@@ -157,18 +158,64 @@ def classify(shape: Shape, code64: bool) -> str | None:
 
 # Bytes without which no instruction of a block can be of interest.
 _INTERESTING: Final = re.compile(
-    rb"[\x07\x0f\x17\x1f\x66\xf0\x9a\xea\xca\xcb\xff\xc4-\xc7\x8e\x8f\x6c-\x6f\xe4-\xe7\xec-\xef]"
+    rb"[\x07\x0f\x17\x1f\x2e\x66\xf0\x9a\xea\xca\xcb\xff\xc4-\xc7\x8e\x8f\x6c-\x6f\xe4-\xe7\xec-\xef]"
 )
 _PORTS: Final = frozenset({*range(0x6C, 0x70), *range(0xE4, 0xE8), *range(0xEC, 0xF0)})
 
 
-def find(data: bytes, code64: bool, code32: bool, ports: bool = False) -> list[tuple[Shape, str]]:
-    """The instructions of a block that must be trapped, each with the reason; ``ports`` traps port I/O too."""
-    if _INTERESTING.search(data) is None:
+_SEGMENT_LOADS: Final = frozenset({0x8E, 0x07, 0x17, 0x1F, 0xC4, 0xC5, 0x1A1, 0x1A9, 0x1B2, 0x1B4, 0x1B5})
+_OVERRIDES: Final = {0x26: 1 << 0, 0x2E: 1 << 1, 0x36: 1 << 2, 0x3E: 1 << 3, 0x64: 1 << 4, 0x65: 1 << 5}
+_ES_SS_DS: Final = 1 << 0 | 1 << 2 | 1 << 3
+_CS: Final = 1 << 1
+
+
+class Policy(NamedTuple):
+    """What is trapped at the moment besides `classify`'s."""
+
+    ports: bool = False
+    """Port I/O: it needs a look at the TSS."""
+    segments: int = 0
+    """Mask of the segments through which an access may fault (`checks.segments_to_check`); -1 for every access."""
+    wide_only: bool = False
+    """Of those, only accesses with 32-bit addresses: 16-bit ones stay in a 64 KiB segment."""
+
+
+def find(data: bytes, code64: bool, code32: bool, policy: Policy | None = None) -> list[tuple[Shape, str]]:
+    """The instructions of a block that must be trapped, each with its reasons; checks come before executions."""
+    if policy is None:
+        policy = Policy()
+    if not policy.segments and _INTERESTING.search(data) is None:
         return []
     out = []
     for shape in instructions(data, code64, code32):
-        kind = Kind.PORT if ports and shape.opcode in _PORTS else classify(shape, code64)
+        kind = Kind.PORT if policy.ports and shape.opcode in _PORTS else classify(shape, code64)
+        if kind != Kind.UNDEFINED:
+            if _may_fault(shape, data, code64, code32, policy):
+                out.append((shape, Kind.MEMORY))
+            if not code64 and shape.opcode in _SEGMENT_LOADS:
+                out.append((shape, Kind.SEGMENT))
         if kind is not None:
             out.append((shape, kind))
     return out
+
+
+def _may_fault(shape: Shape, data: bytes, code64: bool, code32: bool, policy: Policy) -> bool:
+    """Whether the instruction accesses memory through a segment of the policy."""
+    if not touches_memory(shape):
+        return False
+    if code64:
+        return bool(policy.segments)
+    wide, segments, override = code32, _ES_SS_DS, 0
+    for byte in data[shape.offset : shape.offset + shape.length]:
+        if byte in _OVERRIDES:
+            override = _OVERRIDES[byte]
+        elif byte == 0x67:
+            wide = not code32
+        elif byte not in (0x66, 0xF0, 0xF2, 0xF3):
+            break
+    if override == _CS:
+        # A write through CS faults in protected mode whatever CS is.
+        return True
+    if policy.wide_only and not wide:
+        return False
+    return bool((segments | override) & policy.segments)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from kvmscope.vmm.unicorn import decode, segments, syscall, transfer
+from kvmscope.vmm.unicorn import checks, decode, segments, syscall, transfer
 from kvmscope.vmm.unicorn.env import CR, EIP, FLAG, HF, HFLAGS, M32, TR_BASE, TR_FLAGS, TR_LIMIT, XCR0
 from kvmscope.vmm.unicorn.faults import Fault, Unsupported
 from kvmscope.vmm.unicorn.memory import canonical
@@ -45,6 +45,9 @@ class Kind:
     ALIGNED: Final = "aligned SSE operand"
     INVLPG: Final = "INVLPG"
     PORT: Final = "port I/O"
+    MEMORY: Final = "memory operand that may fault"
+    FETCH: Final = "code beyond the segment's limit"
+    SEGMENT: Final = "load of a segment register"
     CMPXCHG: Final = "CMPXCHG8B or CMPXCHG16B"
 
 
@@ -257,6 +260,22 @@ def _compare_exchange(cpu: Cpu, ins: Instruction) -> bool:
     return True
 
 
+def _memory(cpu: Cpu, ins: Instruction) -> bool:
+    checks.check_memory(cpu, ins.data)
+    return False
+
+
+def _fetch(cpu: Cpu, ins: Instruction) -> bool:
+    checks.check_fetch(cpu, len(ins.data))
+    return False
+
+
+def _segment(cpu: Cpu, _ins: Instruction) -> bool:
+    """After this instruction other segments may have to be checked."""
+    cpu.break_slice()
+    return False
+
+
 def _port(cpu: Cpu, ins: Instruction) -> bool:
     """The I/O permission bitmap of the TSS (SDM vol. 1 section 19.5.2), which Unicorn does not look at."""
     if cpu.ports_allowed:
@@ -303,5 +322,8 @@ HANDLERS: Final[dict[str, Callable[[Cpu, Instruction], bool]]] = {
     Kind.ALIGNED: _aligned,
     Kind.INVLPG: _invlpg,
     Kind.PORT: _port,
+    Kind.MEMORY: _memory,
+    Kind.FETCH: _fetch,
+    Kind.SEGMENT: _segment,
     Kind.CMPXCHG: _compare_exchange,
 }

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from kvmscope.vmm.engine import Stop, StopReason
 from kvmscope.vmm.unicorn import decode, scan
 from kvmscope.vmm.unicorn.breakpoints import is_repeating
+from kvmscope.vmm.unicorn.checks import beyond_limit, real_addressing
 from kvmscope.vmm.unicorn.completion import complete, guarded
 from kvmscope.vmm.unicorn.delivery import DB, deliver
 from kvmscope.vmm.unicorn.env import EIP, HF, HFLAGS
+from kvmscope.vmm.unicorn.lengths import Shape, instructions
 from kvmscope.vmm.unicorn.native import EDGE, HookKind
 from kvmscope.vmm.unicorn.probe import COUNTER, PREVIOUS
 from kvmscope.vmm.unicorn.system import HANDLERS, Kind
+from kvmscope.x86.state import Seg
 
 if TYPE_CHECKING:
     from kvmscope.vmm.unicorn.cpu import Cpu
@@ -22,9 +25,13 @@ if TYPE_CHECKING:
 __all__ = ["Traps"]
 
 STI: Final = b"\xfb"
+_CS: Final = 1 << Seg.CS
 _PLAIN: Final = frozenset(
     {
         Kind.PORT,
+        Kind.MEMORY,
+        Kind.FETCH,
+        Kind.SEGMENT,
         Kind.FAR_RETURN,
         Kind.SYSCALL,
         Kind.SYSRET,
@@ -101,18 +108,41 @@ class Traps:
             if last is not None:
                 memory.code_pages.add(last >> 12)
         h = cpu.env.d[HFLAGS]
-        guarded_ports = not cpu.ports_allowed
-        for shape, kind in scan.find(data, bool(h & HF.CS64), bool(h & HF.CS32), guarded_ports):
-            address = start + shape.offset
-            site = _Site(
-                kind,
-                data[shape.offset : shape.offset + shape.length],
-                kind not in _PLAIN and shape.opcode not in _DIRECT,
-            )
-            known = self._sites.setdefault(address, [])
-            if site not in known:
-                known.append(site)
-            cpu.probe.add(address)
+        code64, code32 = bool(h & HF.CS64), bool(h & HF.CS32)
+        if not code64 and cpu.policy[0] & _CS and beyond_limit(cpu, start + size - 1):
+            for shape in instructions(data, code64, code32):
+                if beyond_limit(cpu, start + shape.offset + shape.length - 1):
+                    self._add(start, data, shape, Kind.FETCH)
+        for shape, kind in scan.find(data, code64, code32, self._policy()):
+            self._add(start, data, shape, kind)
+
+    def _add(self, start: int, data: bytes, shape: Shape, kind: str) -> None:
+        address = start + shape.offset
+        code = data[shape.offset : shape.offset + shape.length]
+        site = _Site(kind, code, kind not in _PLAIN and shape.opcode not in _DIRECT)
+        known = self._sites.setdefault(address, [])
+        if site not in known:
+            known.append(site)
+        self._cpu.probe.add(address)
+
+    def _policy(self) -> scan.Policy:
+        """What the instructions of a new block can fault on that Unicorn does not look at."""
+        cpu = self._cpu
+        ports = not cpu.ports_allowed
+        segments, alignment = cpu.policy
+        if alignment and cpu.env.cpl == 3:
+            return scan.Policy(ports, -1)
+        return scan.Policy(ports, segments, real_addressing(cpu))
+
+    def follow_policy(self) -> None:
+        """Between two slices: blocks translated under another policy must go, and what was found in them."""
+        cpu = self._cpu
+        now = cpu.memory_policy
+        if now != cpu.policy:
+            cpu.policy = now
+            self._sites.clear()
+            cpu.native.flush_blocks()
+            self.arm()
 
     def on_start(self, address: int) -> None:
         """The probe trapped the instruction at ``address``."""
