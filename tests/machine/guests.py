@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+import pytest
+from _pytest.mark.structures import ParameterSet
 
 from kvmscope.reproducer import Verdict, parse, run
 
-__all__ = ["Guest", "check", "g"]
+__all__ = ["Guest", "check", "g", "names"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +43,12 @@ def check(guest: Guest) -> None:
     assert result.verdict is Verdict.PASS, "\n".join(
         map(str, [result.summary, *values, *result.notes, *result.diagnostics, result.explanation])
     )
+
+
+def names(guests: Mapping[str, Guest], departures: Mapping[str, str]) -> list[str | ParameterSet]:
+    """The parameters of a test: every name; those that end in a key of ``departures`` fail, for the reason given."""
+    out: list[str | ParameterSet] = []
+    for name in guests:
+        reason = next((why for end, why in departures.items() if name.endswith(end)), "")
+        out.append(pytest.param(name, marks=pytest.mark.xfail(reason=reason, strict=True)) if reason else name)
+    return out
