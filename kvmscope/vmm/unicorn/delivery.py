@@ -105,6 +105,8 @@ def deliver(
     parent: int | None = None
     rip = env.q[EIP]
     before = cpu.mode
+    # Nothing of the translated code goes on after this: the flags need not stay lazy.
+    env.set_flags(env.flags())
     while True:
         if vector == PF and address is not None:
             cpu.cr2 = env.q[CR + 2] = address

@@ -20,7 +20,7 @@ from kvmscope.vmm.unicorn.faults import Fault
 from kvmscope.vmm.unicorn.native import INTR, INVALID, HookKind
 from kvmscope.vmm.unicorn.privileged import Intercept
 from kvmscope.vmm.unicorn.probe import COUNTER, LAST, LIMIT, NOWHERE, PREVIOUS
-from kvmscope.vmm.unicorn.refine import general_protection, undo_branch, undo_branch_from
+from kvmscope.vmm.unicorn.refine import general_protection, undo_branch, undo_branch_from, write_intent
 
 if TYPE_CHECKING:
     from kvmscope.vmm.unicorn.cpu import Cpu
@@ -82,7 +82,10 @@ class EventHooks:
             cpu.debug.hits = 0
             if number == GP and not env.d[ERROR_CODE]:
                 number = general_protection(cpu)
-            raise Fault(number, env.d[ERROR_CODE] if number in _HAS_ERROR else None, env.q[CR + 2])
+            code = env.d[ERROR_CODE] if number in _HAS_ERROR else None
+            if number == PF:
+                code = write_intent(cpu, env.d[ERROR_CODE], env.q[CR + 2])
+            raise Fault(number, code, env.q[CR + 2])
 
     def _fetch_fault(self, vector: int) -> None:
         """A fault that came before the instruction at RIP was started: its bytes cannot be fetched.

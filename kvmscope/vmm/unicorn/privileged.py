@@ -202,10 +202,14 @@ def _system_segment(cpu: Cpu) -> None:
 
 
 def _iret(cpu: Cpu) -> None:
+    data = decode.fetch(cpu, 2)
+    if data == b"\x48\xcf" and cpu.env.d[HFLAGS] & HF.CS64:
+        transfer.iret(cpu, 8, 2)
+        return
     ins = decode.decode(cpu, decode.fetch(cpu), modrm=False)
     if ins.lock:
         raise Fault(6)
-    transfer.iret(cpu, ins)
+    transfer.iret(cpu, ins.operand_size, ins.length)
 
 
 INTERCEPTS: Final[dict[int, Callable[[Cpu], None]]] = {

@@ -1,21 +1,23 @@
-"""What Unicorn's faults leave open: #SS or #GP, and branches to non-canonical addresses."""
+"""What Unicorn's faults leave open: #SS or #GP, branches to non-canonical addresses, and read or write."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 from kvmscope.vmm.unicorn import decode
-from kvmscope.vmm.unicorn.env import CS_BASE, EIP, HF, HFLAGS, M32, M64, SS_FLAGS
+from kvmscope.vmm.unicorn.env import CS_BASE, EIP, HF, HFLAGS, M32, M64, SS_FLAGS, base_index
 from kvmscope.vmm.unicorn.faults import Fault
 from kvmscope.vmm.unicorn.lengths import instructions
 from kvmscope.vmm.unicorn.memory import canonical
+from kvmscope.vmm.unicorn.operands import accesses
 from kvmscope.vmm.unicorn.probe import LAST, NOWHERE
+from kvmscope.x86.state import Seg
 
 if TYPE_CHECKING:
     from kvmscope.vmm.unicorn.cpu import Cpu
     from kvmscope.vmm.unicorn.lengths import Shape
 
-__all__ = ["general_protection", "undo_branch", "undo_branch_from"]
+__all__ = ["general_protection", "undo_branch", "undo_branch_from", "write_intent"]
 
 _SS, _GP = 12, 13
 _PUSHES: Final = frozenset({*range(0x50, 0x58), 0x68, 0x6A, 0x9C, 0xE8, 0xC8, 0x1A0, 0x1A8})
@@ -111,3 +113,25 @@ def _move_stack(cpu: Cpu, by: int) -> None:
     else:
         mask = M32 if env.d[SS_FLAGS] & 1 << 22 else 0xFFFF
     env.q[4] = env.q[4] & ~mask & M64 | env.q[4] + by & mask
+
+
+def write_intent(cpu: Cpu, code: int, address: int) -> int:
+    """The error code of a #PF of data at linear ``address``: a read-modify-write asks for the right to write at once.
+
+    Unicorn loads before it stores and reports a read.
+    """
+    if code & 0x12:
+        return code
+    env = cpu.env
+    h = env.d[HFLAGS]
+    code64 = bool(h & HF.CS64)
+    data = cpu.memory.peek(env.linear_ip, 15)
+    shapes = instructions(data, code64, bool(h & HF.CS32))
+    if not shapes:
+        return code
+    for access in accesses(cpu, shapes[0], data[: shapes[0].length]):
+        base = env.q[base_index(access.segment)] if not code64 or access.segment >= Seg.FS else 0
+        start = access.offset + base & (M64 if code64 else M32)
+        if access.write and access.size and start <= address < start + access.size:
+            return code | 2
+    return code

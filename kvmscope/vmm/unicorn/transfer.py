@@ -376,11 +376,10 @@ def _drop_data_segments(cpu: Cpu, cpl: int) -> None:
             env.set_segment(segment, 0, env.q[base_index(segment)], 0, 0)
 
 
-def iret(cpu: Cpu, ins: Instruction) -> None:
-    """IRET, IRETD, IRETQ in every mode."""
+def iret(cpu: Cpu, size: int, length: int) -> None:
+    """IRET, IRETD, IRETQ (``size`` 2, 4, 8) in every mode; ``length`` is the instruction's."""
     env = cpu.env
     flags = env.flags()
-    size = ins.operand_size
     if not env.q[CR] & 1:
         _iret_real(cpu, size, flags, vm=False)
         return
@@ -392,7 +391,7 @@ def iret(cpu: Cpu, ins: Instruction) -> None:
     if flags & FLAG.NT:
         if env.long_mode:
             raise Fault(_GP, 0)
-        taskswitch.back(cpu, env.q[EIP] + ins.length & env.ip_mask)
+        taskswitch.back(cpu, env.q[EIP] + length & env.ip_mask)
         return
     code64 = bool(env.d[HFLAGS] & HF.CS64)
     stack = Stack(cpu)
