@@ -40,7 +40,7 @@ def rows() -> list[Row]:
         path = Path(directory) / "gdb.sock"
         argv = [qemu, "-nodefaults", "-accel", "tcg", "-display", "none", "-S", "-drive"]
         argv += [f"file={boot},format=raw", "-gdb", f"unix:{path},server=on,wait=off"]
-        child = subprocess.Popen(argv)
+        child = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
         try:
             while not path.exists():
                 time.sleep(0.02)
