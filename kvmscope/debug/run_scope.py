@@ -38,6 +38,7 @@ FACTS: Final[Mapping[str, str]] = {
 
 _NONE: Final = -1
 _EFER: Final = 0xC0000080
+_TSC: Final = 0x10
 _FS_BASE: Final = 0xC0000100
 _GS_BASE: Final = 0xC0000101
 _MSR_PREFIXES: Final = ("IA32_", "MSR_")
@@ -166,6 +167,14 @@ class RunScope:
         # Kept as registers or as the clock, not among the MSRs.
         fields = {_EFER: cpu.efer, _FS_BASE: cpu.segments[Seg.FS].base, _GS_BASE: cpu.segments[Seg.GS].base}
         value = fields.get(index, self._snapshot.msrs.get(index))
+        if value is None and index == _TSC:
+            raise ExpressionError("the TSC counts instructions and stands in no snapshot", hint="use ticks")
+        if value is None and self._snapshot.profile:
+            from kvmscope.x86.msrs import reset_values
+            from kvmscope.x86.profiles import PROFILES
+
+            # Never written: what it was after reset.
+            value = reset_values(PROFILES[self._snapshot.profile]).get(index)
         if value is None:
             raise ExpressionError(f"the processor has no MSR {index:#x}")
         return value

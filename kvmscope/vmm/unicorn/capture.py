@@ -6,9 +6,9 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from kvmscope.vmm.unicorn import env as e
-from kvmscope.vmm.unicorn.env import CR, EFER, EIP, FLAG, HF, HFLAGS, M32, M64, RAW_SIZE, XCR0, XMM
+from kvmscope.vmm.unicorn.env import CR, EFER, EIP, FLAG, HF, HFLAGS, M32, M64, NATIVE, RAW_SIZE, XCR0, XMM
 from kvmscope.vmm.unicorn.layout import ENV
-from kvmscope.vmm.unicorn.msrs import IA32_TSC, NATIVE
+from kvmscope.vmm.unicorn.msrs import IA32_TSC
 from kvmscope.x86.state import Seg
 
 if TYPE_CHECKING:

@@ -26,6 +26,7 @@ __all__ = [
     "HFLAGS",
     "M32",
     "M64",
+    "NATIVE",
     "Env",
     "base_index",
     "selector_index",
@@ -315,6 +316,34 @@ def _high(offset: int) -> int:
     return offset - _HIGH + _LOW
 
 
+NATIVE: Final = {
+    0x174: ENV["sysenter_cs"] // 8,
+    0x175: ENV["sysenter_esp"] // 8,
+    0x176: ENV["sysenter_eip"] // 8,
+    0x277: ENV["pat"] // 8,
+    0xC0000081: ENV["star"] // 8,
+    0xC0000082: ENV["lstar"] // 8,
+    0xC0000083: ENV["cstar"] // 8,
+    0xC0000084: ENV["fmask"] // 8,
+    0xC0000100: base_index(Seg.FS),
+    0xC0000101: base_index(Seg.GS),
+    0xC0000102: ENV["kernelgsbase"] // 8,
+    0xC0000103: ENV["tsc_aux"] // 8,
+}
+"""MSRs that live in Unicorn's state: index into the 64-bit view."""
+
+
+def _shown_msrs(raw: bytes, kept: Mapping[int, int]) -> dict[int, int]:
+    """All MSRs by index: those of Unicorn's state and ``kept``, without the segment bases, which are registers."""
+    out = {
+        index: int.from_bytes(raw[place : place + 8], "little")
+        for index, word in NATIVE.items()
+        if (place := 8 * word - _HIGH + _LOW) >= _LOW
+    }
+    out[0x174] &= M32
+    return out | dict(kept)
+
+
 def decode(
     raw: bytes,
     flags: int,
@@ -364,7 +393,7 @@ def decode(
         cpl=d[HFLAGS] & 3,
         halted=halted,
         interrupt_shadow=shadow,
-        msrs=msrs,
+        msrs=_shown_msrs(raw, msrs),
     )
 
 

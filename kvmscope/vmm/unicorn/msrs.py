@@ -5,37 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from kvmscope.vmm.events import MsrEvent
-from kvmscope.vmm.unicorn.env import CR, EFER, EIP, M32, M64, base_index
+from kvmscope.vmm.unicorn.env import CR, EFER, EIP, M32, M64, NATIVE
 from kvmscope.vmm.unicorn.faults import Fault, Unsupported
-from kvmscope.vmm.unicorn.layout import ENV
 from kvmscope.x86.msrs import check_read, check_write, stored_value, unsupported_write
-from kvmscope.x86.state import Seg
 
 if TYPE_CHECKING:
     from kvmscope.vmm.unicorn.cpu import Cpu
 
-__all__ = ["IA32_EFER", "IA32_TSC", "NATIVE", "access", "read", "write"]
+__all__ = ["IA32_EFER", "IA32_TSC", "access", "read", "write"]
 
 GP: Final = 13
 IA32_TSC: Final = 0x10
 IA32_SYSENTER_CS: Final = 0x174
 IA32_EFER: Final = 0xC0000080
-
-NATIVE: Final = {
-    0x174: ENV["sysenter_cs"] // 8,
-    0x175: ENV["sysenter_esp"] // 8,
-    0x176: ENV["sysenter_eip"] // 8,
-    0x277: ENV["pat"] // 8,
-    0xC0000081: ENV["star"] // 8,
-    0xC0000082: ENV["lstar"] // 8,
-    0xC0000083: ENV["cstar"] // 8,
-    0xC0000084: ENV["fmask"] // 8,
-    0xC0000100: base_index(Seg.FS),
-    0xC0000101: base_index(Seg.GS),
-    0xC0000102: ENV["kernelgsbase"] // 8,
-    0xC0000103: ENV["tsc_aux"] // 8,
-}
-"""MSRs that live in Unicorn's state: index into the 64-bit view."""
 
 
 def access(cpu: Cpu, write_access: bool) -> int:

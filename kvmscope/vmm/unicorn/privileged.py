@@ -23,6 +23,7 @@ from kvmscope.vmm.unicorn.env import (
     IDT_BASE,
     IDT_LIMIT,
     M32,
+    NATIVE,
 )
 from kvmscope.vmm.unicorn.faults import Fault, Unsupported
 from kvmscope.vmm.unicorn.memory import canonical
@@ -74,7 +75,7 @@ def _rdtsc(cpu: Cpu) -> None:
     length = ins.length
     if ins.opcode == 0x01:
         # RDTSCP (0F 01 F9)
-        q[1] = q[msrs.NATIVE[0xC0000103]] & M32
+        q[1] = q[NATIVE[0xC0000103]] & M32
         length += 1
     _advance(cpu, length)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from kvmscope.vmm.unicorn.env import CR, EFER, EIP, FLAG, HF, HFLAGS, M32, M64
+from kvmscope.vmm.unicorn.env import CR, EFER, EIP, FLAG, HF, HFLAGS, M32, M64, NATIVE
 from kvmscope.vmm.unicorn.faults import Fault
 from kvmscope.vmm.unicorn.memory import canonical
-from kvmscope.vmm.unicorn.msrs import NATIVE
 from kvmscope.x86.state import Seg
 
 if TYPE_CHECKING:
