@@ -1,4 +1,4 @@
-"""Write docs/keys.md from the tables that the program itself uses: ``python -m docs.generate``."""
+"""Write docs/keys.md and docs/limits.md from the tables that the program itself uses: ``python -m docs.generate``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from kvmscope.debug.commands import COMMANDS
 from kvmscope.ui.actions import ACTIONS
 from kvmscope.ui.keymap import spelled
+from kvmscope.vmm.unicorn.limits import LIMITS
 
 HEADINGS = {
     "run": "Forward",
@@ -62,5 +63,27 @@ def keys_page() -> str:
     return "\n".join(out) + "\n"
 
 
+def limits_page() -> str:
+    """What the embedded engine does not do exactly."""
+    out = [
+        "# What the embedded machine does not do exactly",
+        "",
+        "This is the engine's own table. *stops*: the run ends at such an instruction with the reason `unsupported`, so that",
+        "nothing goes on wrongly; a reproducer that meets it is skipped with that reason. Otherwise the last column says what a",
+        "guest sees. [machine.md](machine.md) says what the machine is made of.",
+        "",
+        "| area | what | | instead |",
+        "|---|---|---|---|",
+    ]
+    out += [
+        f"| {limit.area} | {_cell(limit.what)} | {'stops' if limit.stops else ''} | {_cell(limit.instead)} |"
+        for limit in LIMITS
+    ]
+    return "\n".join(out) + "\n"
+
+
+PAGES = {"keys.md": keys_page, "limits.md": limits_page}
+
 if __name__ == "__main__":
-    Path(__file__).with_name("keys.md").write_text(keys_page(), encoding="utf-8")
+    for name, page in PAGES.items():
+        Path(__file__).with_name(name).write_text(page(), encoding="utf-8")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.generate import keys_page
+from docs.generate import PAGES as PAGES_MADE
 from kvmscope.cli import run_command_line
 from kvmscope.reproducer import parse, run
 from kvmscope.reproducer.verdict import Verdict
@@ -16,9 +16,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def test_the_key_page_is_what_the_program_has():
+@pytest.mark.parametrize("name", sorted(PAGES_MADE))
+def test_a_generated_page_is_what_the_program_has(name):
     # `python -m docs.generate` writes it anew.
-    assert (ROOT / "docs" / "keys.md").read_text(encoding="utf-8") == keys_page()
+    assert (ROOT / "docs" / name).read_text(encoding="utf-8") == PAGES_MADE[name]()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
