@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kvmscope.cli.options import Parser, existing_source, memory, positive, seconds
 from kvmscope.errors import KvmscopeError
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from kvmscope.reproducer.verdict import Result
 
-__all__ = ["main"]
+__all__ = ["harmless", "main"]
 
 
 def _parser() -> Parser:
@@ -89,8 +90,18 @@ def _print_document(result: Result) -> None:
     print(json.dumps(result_document(result)))
 
 
+_CONTROLS: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]|\xc2\Z")
+"""What a terminal would obey: C0 without tab, line feed and carriage return, DEL, and C1 in UTF-8 (or a part of it)."""
+
+
+def harmless(output: bytes) -> bytes:
+    """``output`` with control characters spelled as ``\\xNN``."""
+    return _CONTROLS.sub(lambda found: b"".join(b"\\x%02x" % byte for byte in found[0]), output)
+
+
 def _write(output: bytes) -> None:
-    sys.stdout.buffer.write(output)
+    # A hostile guest must not drive the user's terminal; a file or a pipe gets every byte as it is.
+    sys.stdout.buffer.write(harmless(output) if sys.stdout.isatty() else output)
     sys.stdout.buffer.flush()
 
 

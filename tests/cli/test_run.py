@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kvmscope.cli import run_command_line
+from kvmscope.cli.run import harmless
 
 CODE = """\
 ; /// kvmscope
@@ -189,3 +190,18 @@ def test_what_the_machine_refuses_has_its_place_in_the_header(
     Path("t.asm").write_text(f"; /// kvmscope\n; {header}\n; ///\nhlt\n")
     assert run_command_line(["run", "t.asm", *options]) == 2
     assert capfd.readouterr().err.startswith(place)
+
+
+@pytest.mark.parametrize(
+    ("output", "shown"),
+    [
+        (b"PASS: a\tb\r\n", b"PASS: a\tb\r\n"),
+        ("caf\u00e9 20\u00b0".encode(), "caf\u00e9 20\u00b0".encode()),
+        (b"\x1b[2J", b"\\x1b[2J"),
+        ("\u009b2J".encode(), b"\\xc2\\x9b2J"),
+        (b"a\xc2", b"a\\xc2"),
+        (b"\0\a\x7f", b"\\x00\\x07\\x7f"),
+    ],
+)
+def test_a_terminal_gets_no_control_characters(output, shown):
+    assert harmless(output) == shown
