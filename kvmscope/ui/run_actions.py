@@ -30,10 +30,13 @@ class RunActions(Workbench):
     """Step, over, out, to cursor, continue; the same backwards; breakpoints; events."""
 
     def move(self, name: str, work: Work, *, repeatable: bool = False) -> None:
-        """Move the machine; a text that it does not run yet is assembled and started instead."""
+        """Move the machine; a text that it does not run yet is assembled and started instead.
+
+        While a start is under way the move waits for it.
+        """
         self.hush()
         if self.stale or not self.controller.ready:
-            if not self._start_wanted:
+            if not self.when_started(lambda: self.move(name, work, repeatable=repeatable)):
                 self.start_machine()
             return
         self.controller.submit(name, work, repeatable=repeatable)

@@ -96,6 +96,8 @@ class Workbench(Arrangement, Screen[None]):
         self._front_before = ""
         self._layout = ""
         self._start_wanted = 0
+        self._once_started: Callable[[], object] | None = None
+        """A move asked for while a start was under way."""
         self._lines: list[str] = []
         self._autosave: Timer | None = None
         self.displays: tuple[str, ...] = ()
@@ -264,6 +266,7 @@ class Workbench(Arrangement, Screen[None]):
         self.editor.mark_listing({})
         self.editor.mark_position(None)
         self.generation += 1
+        self._once_started = None
         self.assembler.submit(self.generation, text, self.document.filename)
         if self._autosave is not None:
             self._autosave.stop()
@@ -314,9 +317,17 @@ class Workbench(Arrangement, Screen[None]):
         self._message = ()
         self.assembler.submit(self.generation, self.editor.text, self.document.filename, now=True)
 
+    def when_started(self, move: Callable[[], object]) -> bool:
+        """Have ``move`` done after the start that is under way; False when there is none."""
+        if self.panels and not self._start_wanted:
+            return False
+        self._once_started = move
+        return True
+
     def _start(self, result: Assembled) -> None:
         image = result.assembly.image if result.assembly else None
         if image is None or result.reproducer is None or not result.ok:
+            self._once_started = None
             first = next((item for item in result.diagnostics if item.severity == "error"), None)
             if first is not None and not self.editing:
                 # The message of the cursor's line then stands in the status line.
@@ -342,6 +353,9 @@ class Workbench(Arrangement, Screen[None]):
         view = replace(message.view, outcome=outcome(self.started, message.view))
         self.show_view(view.looking_at(self.focus_of_user), follow=True)
         self.editor.mark_breakpoints(self.controller.breakpoint_lines())
+        move, self._once_started = self._once_started, None
+        if move is not None:
+            move()
 
     def on_machine_progress(self, message: MachineProgress) -> None:
         if self.controller.answered(message):
