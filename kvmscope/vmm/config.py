@@ -53,7 +53,7 @@ class PageInit:
 
 @dataclass(frozen=True, slots=True)
 class DescriptorInit:
-    """One declared descriptor at ``table``[``index``] (8-byte slots): raw ``value``, or ``kind`` with ``fields``.
+    """One declared descriptor at ``table``[``index``] (8-byte slots; vectors in the IDT): raw ``value``, or ``kind`` with ``fields``.
 
     Kinds and field names are those of `kvmscope.x86.descriptors` (code, data, tss, ldt, call-gate, interrupt-gate, trap-gate,
     task-gate; base, limit, dpl, selector, offset, ...); a string in ``fields`` is a label, resolved at boot.
