@@ -6,7 +6,7 @@ capabilities; asking for a missing one raises `EngineError`, never silence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -129,10 +129,6 @@ class Engine(Protocol):
 
     def memory_written(self, physical: int, size: int) -> None:
         """The VMM (not the guest) changed RAM: drop stale translations of it."""
-        ...
-
-    def watch_writes(self, callback: Callable[[int, int], None] | None) -> None:
-        """Report each guest store as (physical address, size) while set; slow."""
         ...
 
     def close(self) -> None: ...

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
 from kvmscope.vmm.engine import Capability, EngineHost, Stop, StopReason
@@ -107,9 +107,6 @@ class ToyEngine:
 
     def memory_written(self, physical: int, size: int) -> None:
         pass
-
-    def watch_writes(self, callback: Callable[[int, int], None] | None) -> None:
-        raise NotImplementedError
 
     def close(self) -> None:
         pass

@@ -6,6 +6,7 @@ pages keep their addresses.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,7 +16,8 @@ from kvmscope.export.kut.observe import Observed, vendor_decides
 from kvmscope.export.kut.program import TEST_IMAGE, Program
 from kvmscope.export.model import refuse
 from kvmscope.reproducer import Reproducer
-from kvmscope.vmm.boot.layout import IST_TOPS, RSP0_STACK_TOP, SELECTORS
+from kvmscope.vmm.boot.layout import IST_TOPS, RSP0_STACK_TOP
+from kvmscope.vmm.boot.tables import gdt_bytes
 from kvmscope.vmm.config import DescriptorInit, HandlerInit, MemoryInit, Mode, PageInit, Paging
 from kvmscope.x86.bitfields import BIT_TABLES
 from kvmscope.x86.encode import encode
@@ -258,7 +260,7 @@ class _Builder:
         if not self._uses_gdt():
             return
         gdt = self.observed.initial.gdtr
-        rows = _boot_slots()
+        rows = struct.unpack_from(f"<{_LAST_OWN - _FIRST_OWN + 1}Q", gdt_bytes(True), 8 * _FIRST_OWN)
         self.out.data.append(
             "/* Selectors 0x18 to 0x48: user code32, data, code64, data; kernel code32, code16, data16 */\n"
             "static const u64 guest_gdt[] = {\n" + "\n".join(f"\t{value:#018x}," for value in rows) + "\n};"
@@ -393,20 +395,6 @@ class _Builder:
         for bit, feature in ((20, "SMEP"), (21, "SMAP"), (11, "UMIP"), (12, "LA57"), (22, "PKU"), (17, "PCID")):
             if cr4 >> bit & 1:
                 self.out.features.append((f"this_cpu_has(X86_FEATURE_{feature})", f"{feature} not supported"))
-
-
-def _boot_slots() -> list[int]:
-    """Boot's descriptors of slots 3 to 9 in IA-32e mode."""
-    kinds: tuple[tuple[int, str, dict[str, int]], ...] = (
-        (SELECTORS.user_code32, "code", {"bits": 32, "dpl": 3}),
-        (SELECTORS.user_data, "data", {"dpl": 3}),
-        (SELECTORS.user_code64, "code", {"bits": 64, "dpl": 3}),
-        (SELECTORS.user_data2, "data", {"dpl": 3}),
-        (SELECTORS.code32, "code", {"bits": 32}),
-        (SELECTORS.code16, "code", {"bits": 16, "limit": 0xFFFF}),
-        (SELECTORS.data16, "data", {"limit": 0xFFFF, "b": 0}),
-    )
-    return [int.from_bytes(encode(kind, fields, long=True), "little") for _, kind, fields in kinds]
 
 
 def _hex(value: int) -> str:

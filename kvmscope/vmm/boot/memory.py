@@ -53,10 +53,6 @@ class BootMemory:
         self.size = size
         self._pages: dict[int, bytes | bytearray] = {}
 
-    def put_page(self, number: int, content: bytes) -> None:
-        """Place a whole page of boot's own (shared, copied when written)."""
-        self._pages[number] = content
-
     def write(self, address: int, data: bytes, what: str, line: int = 0) -> None:
         """Write ``data``.  Raises ReproducerError when it does not lie in RAM."""
         end = address + len(data)

@@ -28,7 +28,7 @@ from kvmscope.vmm.config import DescriptorInit, MachineConfig, Mode
 from kvmscope.x86.encode import FIELDS, encode
 from kvmscope.x86.tss import TSS32, TSS64, TssLayout
 
-__all__ = ["TableLimits", "write_declared_descriptors", "write_descriptor_tables", "write_tss"]
+__all__ = ["TableLimits", "gdt_bytes", "write_declared_descriptors", "write_descriptor_tables", "write_tss"]
 
 # Slot, kind, fields; the accessed and busy bits are set as loading the registers would have set them.
 _GDT: Final[tuple[tuple[int, str, dict[str, int]], ...]] = (
@@ -60,7 +60,8 @@ class TableLimits:
 
 
 @lru_cache
-def _gdt_bytes(long: bool) -> bytes:
+def gdt_bytes(long: bool) -> bytes:
+    """The plain GDT as boot lays it out; ``long``: with the system descriptors of IA-32e mode."""
     table = bytearray(GDT_SLOTS * 8)
     for selector, kind, fields in _GDT:
         raw = encode(kind, fields, long=long)
@@ -70,7 +71,7 @@ def _gdt_bytes(long: bool) -> bytes:
 
 def write_descriptor_tables(memory: BootMemory, mode: Mode) -> None:
     """Put the plain GDT in place; system descriptors are 16 bytes long in long64, 8 bytes elsewhere."""
-    memory.write(GDT_BASE, _gdt_bytes(mode is Mode.LONG64), "boot GDT")
+    memory.write(GDT_BASE, gdt_bytes(mode is Mode.LONG64), "boot GDT")
 
 
 def write_declared_descriptors(memory: BootMemory, config: MachineConfig, labels: Labels) -> TableLimits:

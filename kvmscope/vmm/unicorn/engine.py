@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +22,6 @@ from kvmscope.vmm.unicorn.memory import PHYSICAL_BITS, Memory
 from kvmscope.vmm.unicorn.model import Model
 from kvmscope.vmm.unicorn.native import (
     IN,
-    MEM,
     OUT,
     UC_ERR_FETCH_PROT,
     UC_ERR_FETCH_UNMAPPED,
@@ -100,7 +99,6 @@ class UnicornEngine:
         native.hook(HookKind.INSN, IN, self._port_read, instruction=UC_X86_INS_IN, default=0)
         native.hook(HookKind.INSN, OUT, self._port_write, instruction=UC_X86_INS_OUT)
         self._intercept()
-        self._watch: int | None = None
         self._closed = False
 
     def _first_block(self, native: Native) -> None:
@@ -265,25 +263,6 @@ class UnicornEngine:
         env.flush_tlb()
         if size >= 0x1000 and not physical & 0xFFF:
             self._memory.code_pages.difference_update(range(physical >> 12, physical + size >> 12))
-
-    def watch_writes(self, callback: Callable[[int, int], None] | None) -> None:
-        """Report each store of an instruction or an event as (physical address, size).
-
-        The page walker's own stores of accessed and dirty bits are not seen.
-        """
-        if self._watch is not None:
-            self._native.unhook(self._watch)
-            self._watch = None
-        self._memory.on_write = callback
-        if callback is not None:
-            report = callback
-
-            def on_write(_uc: int, _kind: int, address: int, size: int, _value: int, _data: int) -> None:
-                report(address, size)
-
-            self._watch = self._native.hook(HookKind.MEM_WRITE, MEM, on_write)
-        # Blocks translated before the hook came, or with it, do not know about the change.
-        self._native.flush_blocks()
 
     def close(self) -> None:
         """Free the engine; the RAM buffer can be closed afterwards."""

@@ -312,10 +312,6 @@ _HIGH_SIZE: Final = ENV["end_reset_fields"] - _HIGH
 RAW_SIZE: Final = _LOW + _HIGH_SIZE
 
 
-def _high(offset: int) -> int:
-    return offset - _HIGH + _LOW
-
-
 NATIVE: Final = {
     0x174: ENV["sysenter_cs"] // 8,
     0x175: ENV["sysenter_esp"] // 8,

@@ -67,8 +67,6 @@ class Memory:
         """Physical page numbers that hold translated code."""
         self.code_written: Callable[[int, int], None] = lambda physical, size: None
         """Called when Python stores into a page that holds translated code."""
-        self.on_write: Callable[[int, int], None] | None = None
-        """Watcher of stores, beside the engine's own hook for guest stores."""
 
     def close(self) -> None:
         """Release the views, so that the owner can close the buffer."""
@@ -99,8 +97,6 @@ class Memory:
             self.ram[address : address + size] = data
             if address >> 12 in self.code_pages or (address + size - 1) >> 12 in self.code_pages:
                 self.code_written(address, size)
-            if self.on_write is not None:
-                self.on_write(address, size)
             return
         rip = self._env.q[EIP]
         position = 0

@@ -11,7 +11,7 @@ from typing import Final
 from kvmscope.x86.features import FEATURES
 from kvmscope.x86.paging.formats import PagingFeatures
 
-__all__ = ["ALWAYS_CR0", "CR4_FEATURES", "EFER_FEATURES", "XCR0_FEATURES", "Leaf", "Profile", "Vendor"]
+__all__ = ["CR4_FEATURES", "EFER_FEATURES", "XCR0_FEATURES", "Leaf", "Profile", "Vendor"]
 
 Leaf = tuple[int, int, int, int]
 """EAX, EBX, ECX, EDX."""
@@ -23,9 +23,6 @@ class Vendor(StrEnum):
     INTEL = "GenuineIntel"
     AMD = "AuthenticAMD"
 
-
-ALWAYS_CR0: Final = 0xE005003F
-"""PE MP EM TS ET NE WP AM NW CD PG; other bits of 31:0 ignore writes, bits 63:32 raise #GP."""
 
 CR4_FEATURES: Final[tuple[tuple[int, str], ...]] = (
     (0, "vme"),
@@ -131,11 +128,6 @@ class Profile:
         """EAX of CPUID leaf 1: stepping, model, family with their extensions."""
         family, extended = (self.family, 0) if self.family < 15 else (15, self.family - 15)
         return self.stepping | (self.model & 0xF) << 4 | family << 8 | self.model >> 4 << 16 | extended << 20
-
-    @cached_property
-    def cr0_valid(self) -> int:
-        """Bits of CR0 that can be set."""
-        return ALWAYS_CR0
 
     @cached_property
     def cr4_valid(self) -> int:

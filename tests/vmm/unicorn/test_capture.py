@@ -63,26 +63,6 @@ def test_a_write_into_code_from_outside_takes_effect() -> None:
         assert b.state.gpr[0] == 2
 
 
-def test_watched_writes_are_physical() -> None:
-    with board("mov [0x40500004], eax; push rax; int 0x80; hlt") as b:
-        b.put(0x93000 + 8 * 2, 0x400000 | 0x87)
-        b.engine.set_state(b.state)
-        b.run(1)
-        b.engine.set_state(replace(b.state, rip=CODE))
-        seen: list[tuple[int, int]] = []
-        b.engine.watch_writes(lambda address, size: seen.append((address, size)))
-        b.run(3)
-        assert (0x500004, 4) in seen
-        assert (0x80000 - 8, 8) in seen
-        # The interrupt frame, aligned to 16 bytes.
-        assert (0x80000 - 16 - 40, 40) in seen
-        b.engine.watch_writes(None)
-        count = len(seen)
-        b.engine.set_state(replace(b.state, rip=CODE))
-        b.run(1)
-        assert len(seen) == count
-
-
 def test_an_event_keeps_the_state_before_it() -> None:
     with board("mov eax, 5; mov ecx, 0x12345; rdmsr; hlt") as b:
         b.run(3)
