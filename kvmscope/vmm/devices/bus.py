@@ -20,11 +20,17 @@ class Bus:
         self.devices: tuple[Device, ...] = tuple(devices)
         self._ports: dict[int, tuple[Device, int]] = {}
         """Port to (device, widest access that stays inside the range)."""
+        self._viewed: tuple[tuple[DeviceState, ...], tuple[DeviceView, ...]] | None = None
+        self._memory: tuple[tuple[int, int, int, Device], ...] = ()
+        self.remap()
+
+    def remap(self) -> None:
+        """Take over the devices' ranges anew: one of them has moved (a PCI base address register was written)."""
+        self._ports.clear()
         for device in self.devices:
             for ports in device.ports:
                 for port in range(ports.first, ports.end):
                     self._ports.setdefault(port, (device, min(ports.access, ports.end - port)))
-        self._viewed: tuple[tuple[DeviceState, ...], tuple[DeviceView, ...]] | None = None
         self._memory = tuple((r.first, r.end, r.access, device) for device in self.devices for r in device.memory)
 
     def port_read(self, port: int, size: int) -> tuple[int, str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Protocol
 
 from kvmscope.vmm.snapshot import DeviceField, DeviceView
 
-__all__ = ["Device", "DeviceField", "DeviceState", "DeviceView", "Range", "bit_names"]
+__all__ = ["Device", "DeviceField", "DeviceState", "DeviceView", "GuestRam", "Range", "bit_names"]
 
 DeviceState = tuple[int | bytes, ...]
 """What `Device.save` gives: immutable, so history may keep it without a copy."""
@@ -26,6 +27,18 @@ class Range:
     def end(self) -> int:
         """First port or address after the range."""
         return self.first + self.size
+
+
+class GuestRam(Protocol):
+    """Guest memory as a device that reads and writes it by itself (DMA) sees it."""
+
+    def read(self, physical: int, size: int) -> bytes:
+        """Bytes of RAM; what is not RAM reads as all ones."""
+        ...
+
+    def write(self, physical: int, data: bytes) -> None:
+        """Store into RAM; what is not RAM is dropped."""
+        ...
 
 
 class Device(ABC):
