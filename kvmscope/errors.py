@@ -15,6 +15,7 @@ __all__ = [
     "GuestImageError",
     "KvmscopeError",
     "ReproducerError",
+    "SuiteError",
     "UsageError",
 ]
 
@@ -63,3 +64,7 @@ class EngineError(KvmscopeError):
 
 class ExportError(KvmscopeError):
     """A reproducer cannot be exported to the target asked for."""
+
+
+class SuiteError(KvmscopeError):
+    """A tree of kvm-unit-tests or its configuration cannot be read; detail begins with ``file:line`` where there is one."""
