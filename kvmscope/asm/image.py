@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from kvmscope.asm.source_lines import SourceLines, SourcePlace
 
 __all__ = ["Assembly", "CrossCheck", "Diagnostic", "Image", "LineEntry", "Section", "Severity", "Syntax"]
+
+_NEAR: Final = 4096
+"""Bytes behind a symbol that are told by it."""
 
 
 class Syntax(StrEnum):
@@ -46,11 +54,18 @@ class Section:
     address: int
     data: bytes
     executable: bool = True
+    zeros: int = 0
+    """Bytes of zero that follow ``data`` (bss): they take address space and nothing else."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory."""
+        return len(self.data) + self.zeros
 
     @property
     def end(self) -> int:
         """First address after the section."""
-        return self.address + len(self.data)
+        return self.address + self.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +103,12 @@ class Image:
     bits: int = 64
     constants: Mapping[str, int] = field(default_factory=dict)
     """Names of .equ and .set: values, not addresses, so they never name a place in a disassembly."""
+    name: str = ""
+    """The file that it was loaded from, as named; empty for what was assembled."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of the functions and objects of a loaded image."""
+    places: SourceLines | None = field(default=None, repr=False, compare=False)
+    """Source places of a loaded image that has debugging information."""
     _starts: list[int] = field(default_factory=list, repr=False, compare=False)
 
     def line_at(self, address: int) -> int | None:
@@ -107,15 +128,27 @@ class Image:
                 best = entry.line, entry.address
         return best[1] if best else None
 
+    def place_at(self, address: int) -> SourcePlace | None:
+        """File and line of a loaded image's code at ``address``."""
+        return self.places.at(address) if self.places is not None else None
+
+    @cached_property
+    def _by_address(self) -> tuple[list[int], list[str]]:
+        """Addresses of symbols and their names, in the order of both."""
+        pairs = sorted((value, name) for name, value in self.symbols.items())
+        return [value for value, _ in pairs], [name for _, name in pairs]
+
     def symbol_at(self, address: int) -> tuple[str, int] | None:
-        """(nearest symbol at or below, offset) within 4 KiB, by address then name."""
-        best: tuple[int, str] | None = None
-        for name, value in self.symbols.items():
-            if value <= address < value + 4096 and (
-                best is None or value > best[0] or (value == best[0] and name < best[1])
-            ):
-                best = value, name
-        return (best[1], address - best[0]) if best else None
+        """(nearest symbol at or below, offset) within 4 KiB or the symbol's size, by address then name."""
+        values, names = self._by_address
+        last = bisect_right(values, address) - 1
+        if last < 0:
+            return None
+        value = values[last]
+        name = names[bisect_left(values, value)]
+        if address >= value + max(_NEAR, self.sizes.get(name, 0)):
+            return None
+        return name, address - value
 
 
 @dataclass(frozen=True, slots=True)

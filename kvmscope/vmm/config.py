@@ -18,11 +18,20 @@ class Mode(StrEnum):
     REAL16 = "real16"
     PROT32 = "prot32"
     LONG64 = "long64"
+    MULTIBOOT = "multiboot"
+    """As a boot loader starts a multiboot image: 32-bit protected mode, EBX -> what it is told."""
+    ROM = "rom"
+    """As after reset: the image ends below 4 GiB and starts at F000:FFF0."""
 
     @property
     def bits(self) -> int:
         """Code size in bits at entry."""
-        return {"real16": 16, "prot32": 32, "long64": 64}[self.value]
+        return {"real16": 16, "prot32": 32, "long64": 64, "multiboot": 32, "rom": 16}[self.value]
+
+    @property
+    def declared(self) -> bool:
+        """Boot makes the state that a header declares; False for an image that brings its own tables."""
+        return self not in (Mode.MULTIBOOT, Mode.ROM)
 
 
 class Paging(StrEnum):
@@ -120,6 +129,8 @@ class MachineConfig:
     entry: str | int | None = None
     """Label or address; None: the first byte of the first section."""
     args: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What a multiboot image gets as its one module, ``NAME=value`` a line."""
     registers: Mapping[str, int | str] = field(default_factory=dict)
     """By name: GPRs, rip, rflags, cr0, cr2-4, cr8, efer, dr0-3, dr6, dr7, xcr0, mxcsr, xmmN, segment
     selectors, ``gdtr.base``, ``idtr.limit``, ``cs.base`` and so on; applied last, unchecked by the mode.

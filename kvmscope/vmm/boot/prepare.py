@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from kvmscope.asm.image import Image
@@ -26,11 +24,12 @@ from kvmscope.vmm.boot.layout import (
     TSS_LIMIT,
 )
 from kvmscope.vmm.boot.memory import BootMemory, Labels, at_line
+from kvmscope.vmm.boot.model import Boot
+from kvmscope.vmm.boot.multiboot import prepare_multiboot
 from kvmscope.vmm.boot.pagetables import build_page_tables
 from kvmscope.vmm.boot.state import initial_state
 from kvmscope.vmm.boot.tables import write_declared_descriptors, write_descriptor_tables, write_tss
 from kvmscope.vmm.config import MachineConfig, MemoryInit, Mode, Paging
-from kvmscope.x86.state import CpuState
 
 __all__ = ["MAX_MEMORY", "MIN_MEMORY", "Boot", "prepare"]
 
@@ -59,15 +58,6 @@ _RESERVED: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Boot:
-    """A guest ready to start.  ``pages`` are the pages of RAM that are not all zero, by page number."""
-
-    pages: Mapping[int, bytes]
-    state: CpuState
-    entry: int
-
-
 def prepare(config: MachineConfig, image: Image) -> Boot:
     """Lay out memory and the initial state.
 
@@ -75,6 +65,8 @@ def prepare(config: MachineConfig, image: Image) -> Boot:
     RAM or runs into another section or into boot's own tables.
     """
     _check(config)
+    if config.mode is Mode.MULTIBOOT:
+        return prepare_multiboot(config, image)
     memory = BootMemory(config.memory)
     labels = Labels(image.symbols)
     image_pages = _check_sections(config, image)
@@ -108,7 +100,7 @@ def prepare(config: MachineConfig, image: Image) -> Boot:
 
 def _check(config: MachineConfig) -> None:
     paging = config.effective_paging
-    if paging not in _PAGINGS[config.mode]:
+    if config.mode.declared and paging not in _PAGINGS[config.mode]:
         known = " or ".join(f'"{p.value}"' for p in _PAGINGS[config.mode])
         raise ReproducerError(
             f"{config.mode.value} cannot start with {paging.value} paging", "paging", f"paging = {known}"
@@ -117,6 +109,8 @@ def _check(config: MachineConfig) -> None:
         raise ReproducerError(f"A guest starts in ring 0 or 3, not {config.ring}", "ring")
     if config.ring and config.mode is Mode.REAL16:
         raise ReproducerError("Real mode has no rings", "ring", 'mode = "prot32" or "long64"')
+    if config.ring and not config.mode.declared:
+        raise ReproducerError("An image starts in ring 0", "ring")
     if config.memory % PAGE or not MIN_MEMORY <= config.memory <= MAX_MEMORY:
         raise ReproducerError(
             "Memory is a multiple of 4 KiB from 1 MiB to 4076 MiB",
@@ -132,7 +126,7 @@ def _check_sections(config: MachineConfig, image: Image) -> frozenset[int]:
     taken = list(_RESERVED[config.mode])
     pages: set[int] = set()
     for section in image.sections:
-        if not section.data:
+        if not section.size:
             continue
         place = f"section {section.name}: {section.address:#x}-{section.end - 1:#x}"
         if section.address < 0 or section.end > config.memory:
@@ -156,7 +150,7 @@ def _check_sections(config: MachineConfig, image: Image) -> frozenset[int]:
 def _entry(config: MachineConfig, image: Image, labels: Labels) -> int:
     if config.entry is not None:
         return labels.resolve(config.entry, "entry")
-    filled = [section for section in image.sections if section.data]
+    filled = [section for section in image.sections if section.size]
     if not filled and not config.contents:
         raise GuestImageError("The program is empty", hint="write an instruction")
     return image.entry or filled[0].address
