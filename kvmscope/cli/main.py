@@ -15,6 +15,7 @@ __all__ = ["COMMANDS", "run_command_line"]
 COMMANDS: Final = {
     "run": "run one reproducer headless and say its verdict",
     "test": "run reproducers as a test suite",
+    "suite": "run a built kvm-unit-tests tree as its run_tests.sh does",
     "asm": "assemble: bytes, listing, symbols, errors",
     "export": "write a reproducer as a kvm-unit-tests test or a pytest case",
     "doctor": "say what was found on this machine and what it gives",

@@ -1,4 +1,7 @@
-"""From what a guest printed and how it ended to run_tests.sh's word for it (scripts/runtime.bash, scripts/vmm.bash)."""
+"""The conventions of kvm-unit-tests: from what a guest printed and how it ended to the word for it.
+
+As its run_tests.sh decides (scripts/runtime.bash and scripts/vmm.bash there).
+"""
 
 from __future__ import annotations
 
