@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from kvmscope.vmm.devices import Bus
-from kvmscope.vmm.devices.testdev import TestDevice
 from kvmscope.vmm.devices.i8042 import KeyboardController
 from kvmscope.vmm.devices.post_code import PostCode
 from kvmscope.vmm.devices.reset import ResetControl
+from kvmscope.vmm.devices.testdev import TestDevice
 from tests.vmm.devices.board_parts import Levels
 
 
