@@ -17,8 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from kvmscope.suite.config import Entry, load_config
 from kvmscope.reproducer.kut import count, report_lines, summary, word_of
+from kvmscope.suite.config import Entry, load_config
 
 QEMU = "qemu-system-x86_64"
 NO_KERNEL = "_NO_FILE_4Uhere_"

@@ -99,7 +99,7 @@ class _Reader:
         self.filename = filename
         self.sections: list[_Section] = []
         self.disabled: list[str] = []
-        self.errors: list[str] = []
+        self.errors: list[tuple[int, str]] = []
         self.warnings: list[str] = []
 
     def place(self, line: int, message: str) -> str:
@@ -126,14 +126,14 @@ class _Reader:
         if head is not None:
             name = head[1].strip()
             if not name:
-                self.errors.append(self.place(number, "an entry without a name"))
+                self.errors.append((number, "an entry without a name"))
             elif any(section.name == name for section in self.sections):
                 self.warnings.append(self.place(number, f"a second entry is named {name!r}"))
             self.sections.append(_Section(name, number))
             return number
         pair = _PAIR.fullmatch(line)
         if pair is None:
-            self.errors.append(self.place(number, f"neither '[name]' nor 'key = value': {line!r}"))
+            self.errors.append((number, f"neither '[name]' nor 'key = value': {line!r}"))
             return number
         key, value = pair.groups()
         last = number
@@ -144,7 +144,7 @@ class _Reader:
                 self.place(number, f"{key!r} follows the commented-out [{self.disabled[-1]}] and is passed over")
             )
         elif not self.sections:
-            self.errors.append(self.place(number, f"{key!r} stands before the first [name]"))
+            self.errors.append((number, f"{key!r} stands before the first [name]"))
         elif key not in KEYS:
             close = nearest(key, KEYS)
             meant = f"; did you mean {close!r}?" if close else ""
@@ -162,7 +162,7 @@ class _Reader:
             parts.append(body)
             if closed and not rest.strip():
                 return "\n".join(parts), last + 1
-        self.errors.append(self.place(number, "the value's triple quotes are not closed"))
+        self.errors.append((number, "the value's triple quotes are not closed"))
         return "\n".join(parts), len(self.lines)
 
     # values
@@ -170,11 +170,9 @@ class _Reader:
     def entry(self, section: _Section) -> Entry | None:
         before = len(self.errors)
         if "file" not in section.values or not section.values["file"][1]:
-            self.errors.append(self.place(section.line, f"[{section.name}] has no 'file'"))
+            self.errors.append((section.line, f"{section.name!r} has no 'file'"))
         elif re.search(r"[\s/\0]|\A\.+\Z", section.values["file"][1]):
-            self.errors.append(
-                self.place(section.values["file"][0], "'file' must be the name of a file beside this one")
-            )
+            self.errors.append((section.values["file"][0], "'file' must be the name of a file beside this one"))
         notes: list[str] = []
         append, rest = self._append(section, notes)
         params = rest
@@ -208,7 +206,7 @@ class _Reader:
         try:
             found = split_words(text)
         except ShellError as error:
-            self.errors.append(self.place(line, f"{key}: {error}"))
+            self.errors.append((line, f"{key}: {error}"))
             return ()
         if found.dated:
             notes.append(f"`date +%s` in {key} is taken as {DATE}, in every run")
@@ -222,16 +220,14 @@ class _Reader:
     def _number(self, section: _Section, key: str) -> int:
         line, text = section.values.get(key, (0, "1"))
         if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) == 0:
-            self.errors.append(self.place(line, f"{key} must be a number above 0, not {text!r}"))
+            self.errors.append((line, f"{key} must be a number above 0, not {text!r}"))
             return 1
         return int(text)
 
     def _seconds(self, section: _Section, text: str) -> float:
         found = _DURATION.fullmatch(text)
         if found is None:
-            self.errors.append(
-                self.place(section.values["timeout"][0], f"timeout must be like 30, 30s or 2m: {text!r}")
-            )
+            self.errors.append((section.values["timeout"][0], f"timeout must be like 30, 30s or 2m: {text!r}"))
             return DEFAULT_TIMEOUT
         return float(found[1]) * _UNITS[found[2]]
 
@@ -241,7 +237,7 @@ class _Reader:
         for word in text.split():
             path, equals, value = word.partition("=")
             if not equals or not path:
-                self.errors.append(self.place(line, f"check must be 'path=value', not {word!r}"))
+                self.errors.append((line, f"check must be 'path=value', not {word!r}"))
             out.append(Check(path, value))
         return tuple(out)
 
@@ -257,8 +253,7 @@ def parse_config(text: str, filename: str = "unittests.cfg") -> Config:
     if reader.errors:
         count = len(reader.errors)
         what = "an error" if count == 1 else f"{count} errors"
-        ordered = sorted(reader.errors, key=lambda error: int(error.removeprefix(f"{filename}:").split(":")[0]))
-        raise SuiteError(f"{filename} has {what}", "\n".join(ordered))
+        raise SuiteError(f"{filename} has {what}", "\n".join(reader.place(*error) for error in sorted(reader.errors)))
     return Config(filename, _present(entries), tuple(reader.disabled), tuple(reader.warnings))
 
 

@@ -18,8 +18,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Final
 
-from kvmscope.suite.runner import Job, Outcome
 from kvmscope.reproducer.kut import Word, report_lines
+from kvmscope.suite.runner import Job, Outcome
 
 __all__ = ["Began", "Done", "Event", "Output", "Pool"]
 

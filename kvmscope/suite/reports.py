@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from kvmscope.reproducer.kut import Kind, Word, count
 from kvmscope.reproducer.reports import write_junit as write_outcomes
 from kvmscope.reproducer.suite import Outcome as TestOutcome
 from kvmscope.reproducer.verdict import Verdict
 from kvmscope.suite.runner import Outcome
-from kvmscope.reproducer.kut import Kind, Word, count
 
 __all__ = ["document", "tap_lines", "totals", "write_junit"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from kvmscope.errors import KvmscopeError
-from kvmscope.suite.config import Entry
 from kvmscope.reproducer.kut import TIMED_OUT, Kind, ReportLine, Word, process_status, report_lines, summary, word_of
+from kvmscope.suite.config import Entry
 
 if TYPE_CHECKING:
     from kvmscope.asm.image import Image
