@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from kvmscope.vmm.engine import QUANTUM
+
 __all__ = ["Budget", "DescriptorInit", "HandlerInit", "MachineConfig", "MemoryInit", "Mode", "PageInit", "Paging"]
 
 
@@ -126,6 +128,9 @@ class MachineConfig:
     memory: int = 16 << 20
     """Bytes of RAM from physical address 0; a multiple of 4 KiB, 1 MiB to 4 GiB."""
     smp: int = 1
+    """vCPUs, 1 to 16; all but the first wait for a start-up IPI."""
+    quantum: int = QUANTUM
+    """Ticks of a vCPU's turn where there are several."""
     entry: str | int | None = None
     """Label or address; None: the first byte of the first section."""
     args: tuple[str, ...] = ()
@@ -150,6 +155,11 @@ class MachineConfig:
         if self.paging is not None:
             return self.paging
         return Paging.LEVEL4 if self.mode is Mode.LONG64 else Paging.NONE
+
+    @property
+    def own_stubs(self) -> bool:
+        """Boot's exception stubs stand in the guest's tables: an exception that leads to one ends the run."""
+        return self.mode.declared
 
     def with_(self, **changes: object) -> MachineConfig:
         """A copy with fields replaced."""

@@ -9,12 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from kvmscope.vmm.events import Event, ExceptionEvent
 from kvmscope.x86.state import CpuState
 
-__all__ = ["Capability", "Engine", "EngineHost", "Stop", "StopReason"]
+if TYPE_CHECKING:
+    from kvmscope.vmm.devices.interrupts import Signals
+
+__all__ = ["QUANTUM", "Activity", "Capability", "Engine", "EngineHost", "Stop", "StopReason"]
+
+QUANTUM: Final = 2_000
+"""Ticks of a vCPU's turn by default, where a machine has several."""
 
 
 class StopReason(StrEnum):
@@ -29,7 +35,9 @@ class StopReason(StrEnum):
     TRIPLE_FAULT = "triple-fault"
     DEBUG_EXIT = "debug-exit"
     HLT = "hlt"
-    """HLT with nothing that could wake the processor."""
+    """Every processor waits and nothing that could wake one is to come."""
+    RESET = "reset"
+    """The guest asked for a reset or for power-off; ``detail`` says how."""
     BUDGET = "budget"
     """Out of instructions, wall time or output; ``detail`` says which."""
     PAUSED = "paused"
@@ -50,6 +58,7 @@ _FINAL = {
     StopReason.TRIPLE_FAULT,
     StopReason.DEBUG_EXIT,
     StopReason.HLT,
+    StopReason.RESET,
     StopReason.UNSUPPORTED,
     StopReason.ERROR,
 }
@@ -79,8 +88,21 @@ class Capability(StrEnum):
     CHECKPOINT = "checkpoints"
 
 
+class Activity(StrEnum):
+    """What a vCPU does (SDM vol. 3C section 25.4.2 for the words)."""
+
+    ACTIVE = "active"
+    HALTED = "halted"
+    """HLT: an interrupt, NMI or INIT wakes it."""
+    WAIT_FOR_SIPI = "wait-for-SIPI"
+    """After reset on every processor but the first, and after INIT: only a start-up IPI starts it."""
+
+
 class EngineHost(Protocol):
-    """What an engine calls back into: implemented by `kvmscope.vmm.machine.Machine`."""
+    """What an engine calls back into: implemented by `kvmscope.vmm.board.Board`.
+
+    Accesses are those of the vCPU that runs, `Engine.vcpu`.
+    """
 
     def port_read(self, port: int, size: int, rip: int) -> int: ...
     def port_write(self, port: int, size: int, value: int, rip: int) -> None: ...
@@ -91,16 +113,70 @@ class EngineHost(Protocol):
         """False when ``handler`` (linear) is the boot stub of ``vector``: the machine stops instead of delivering."""
         ...
 
+    # time
+
+    def now(self) -> int:
+        """Guest time in nanoseconds; the time-stamp counters count it."""
+        ...
+
+    def next_deadline(self) -> int | None:
+        """The engine's clock at which `run_timers` is to be called; None while no timer runs."""
+        ...
+
+    def run_timers(self) -> None:
+        """Expire the timers that are due; between two instructions."""
+        ...
+
+    def skip_idle(self) -> bool:
+        """No vCPU can go on: let guest time pass to the next deadline.  False when there is none."""
+        ...
+
+    # interrupts
+
+    def signals(self, vcpu: int) -> Signals:
+        """The pins of a vCPU, live."""
+        ...
+
+    def acknowledge(self, vcpu: int) -> int | None:
+        """The vCPU takes its interrupt: the vector, or None when it has gone."""
+        ...
+
+    def initialized(self, vcpu: int, *, power: bool = False) -> None:
+        """The vCPU has been through INIT (with ``power``: a reset): so goes its local APIC."""
+        ...
+
+    # registers that live outside of the processor's core
+
+    def read_msr(self, vcpu: int, index: int) -> int | None:
+        """Value of an MSR of the local APIC; None for others.  Raises `MsrFault`."""
+        ...
+
+    def write_msr(self, vcpu: int, index: int, value: int) -> bool:
+        """True when the MSR was the local APIC's.  Raises `MsrFault`."""
+        ...
+
+    def get_cr8(self, vcpu: int) -> int: ...
+    def set_cr8(self, vcpu: int, value: int) -> None: ...
+    def tsc_written(self, vcpu: int) -> None:
+        """The vCPU's TSC was changed: deadlines in its terms move."""
+        ...
+
+    def apic_enabled(self, vcpu: int) -> bool:
+        """IA32_APIC_BASE.EN, which CPUID shows."""
+        ...
+
 
 class Engine(Protocol):
-    """One virtual processor and its view of guest memory.
+    """The virtual processors and their view of guest memory.
 
-    ``run`` executes exactly ``ticks`` instruction starts unless something stops it earlier, and returns why;
-    `clock` is exact at every return.  ``request_stop`` may be called from a bus callback or another thread and ends the
-    run at the next instruction boundary.
+    ``run`` executes exactly ``ticks`` instruction starts, of all vCPUs together, unless something stops it earlier, and
+    returns why; `clock` is exact at every return.  Which vCPU's turn it is follows from the guest's history alone.
+    ``request_stop`` may be called from a bus callback or another thread and ends the run at the next instruction
+    boundary.
     """
 
     name: str
+    vcpus: int
 
     @property
     def capabilities(self) -> frozenset[Capability]: ...
@@ -109,11 +185,37 @@ class Engine(Protocol):
         """Instruction starts since boot; exact inside callbacks too."""
         ...
 
-    def get_state(self) -> CpuState: ...
-    def set_state(self, state: CpuState) -> None: ...
+    @property
+    def vcpu(self) -> int:
+        """The vCPU that runs, or that ran last."""
+        ...
+
+    def get_state(self, vcpu: int | None = None) -> CpuState:
+        """Registers of a vCPU (None: of `vcpu`)."""
+        ...
+
+    def set_state(self, state: CpuState, vcpu: int | None = None) -> None: ...
+    def activity(self, vcpu: int) -> Activity: ...
+    def set_activity(self, vcpu: int, activity: Activity) -> None: ...
+    def tsc(self, vcpu: int) -> int:
+        """The time-stamp counter of a vCPU."""
+        ...
+
     def run(self, ticks: int) -> Stop: ...
-    def step(self) -> Stop:
-        """Execute one instruction (one iteration of a REP instruction), delivering what it raises."""
+    def step(self, vcpu: int | None = None) -> Stop:
+        """Execute one instruction (one iteration of a REP instruction), delivering what it raises.
+
+        With ``vcpu``, go on until that vCPU has executed one; the others run as their turns come.  A vCPU that waits
+        lets the others' turns pass for a while, and then it returns all the same.
+        """
+        ...
+
+    def freeze(self, vcpus: frozenset[int]) -> None:
+        """These vCPUs get no turn until further notice."""
+        ...
+
+    def look_again(self, vcpu: int | None = None) -> None:
+        """Signals (of ``vcpu``) or deadlines have changed: take notice at the next instruction boundary."""
         ...
 
     def set_breakpoints(self, linear: Iterable[int]) -> None: ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 
 from kvmscope.errors import EngineError
-from kvmscope.vmm.engine import Engine, EngineHost
+from kvmscope.vmm.engine import QUANTUM, Engine, EngineHost
 from kvmscope.x86.profiles import PROFILES
 
 __all__ = ["ENGINES", "make_engine"]
@@ -13,8 +13,10 @@ __all__ = ["ENGINES", "make_engine"]
 ENGINES = ("unicorn",)
 
 
-def make_engine(name: str, ram: mmap.mmap, host: EngineHost, cpu: str) -> Engine:
-    """An engine on ``ram`` with CPU profile ``cpu``.  Raises EngineError for an unknown or unusable one."""
+def make_engine(
+    name: str, ram: mmap.mmap, host: EngineHost, cpu: str, vcpus: int = 1, quantum: int = QUANTUM
+) -> Engine:
+    """An engine on ``ram`` with ``vcpus`` processors of profile ``cpu``.  Raises EngineError for an unknown or unusable one."""
     if name not in ENGINES:
         raise EngineError(f"Unknown engine {name!r}", hint=f"engines: {', '.join(ENGINES)}")
     profile = PROFILES.get(cpu)
@@ -23,4 +25,4 @@ def make_engine(name: str, ram: mmap.mmap, host: EngineHost, cpu: str) -> Engine
     # Imported here: loading Unicorn takes 50 ms, and not every command needs it.
     from kvmscope.vmm.unicorn import UnicornEngine
 
-    return UnicornEngine(ram, host, profile)
+    return UnicornEngine(ram, host, profile, vcpus=vcpus, quantum=quantum)

@@ -1,4 +1,4 @@
-"""The machine: one processor, RAM, a board and a history, moved by commands.
+"""The machine: processors, RAM, a board and a history, moved by commands.
 
 Time is the engine's count of instruction starts (a tick).  Every `SYNC_TICKS` ticks, and after many events, the machine
 *synchronizes*: the engine drops what it keeps beside the architecture (its software TLB), exactly as a restore does,
@@ -20,14 +20,16 @@ from kvmscope.vmm.board import Board
 from kvmscope.vmm.boot import Boot, prepare
 from kvmscope.vmm.boot.memory import nearest
 from kvmscope.vmm.config import MachineConfig
-from kvmscope.vmm.engine import Engine, Stop, StopReason
+from kvmscope.vmm.engine import Activity, Engine, Stop, StopReason
 from kvmscope.vmm.engines import make_engine
 from kvmscope.vmm.history import Checkpoint, History
 from kvmscope.vmm.ram import PAGE, Ram
 from kvmscope.vmm.record import EventView
-from kvmscope.vmm.snapshot import Delta, Snapshot, diff_states
+from kvmscope.vmm.snapshot import Delta, Snapshot, VcpuView, diff_states
 from kvmscope.x86.paging import translate
+from kvmscope.x86.profiles import resolve
 from kvmscope.x86.registers import KNOWN_NAMES, write_register
+from kvmscope.x86.reset import reset_state
 from kvmscope.x86.state import CpuState
 
 __all__ = ["HISTORY_LIMIT", "SYNC_TICKS", "Machine", "Mark"]
@@ -42,13 +44,20 @@ _STUCK: Final = 1_000
 """Empty runs in a row after which a replay is given up."""
 
 
+_SHOWS: Final = frozenset(
+    {StopReason.BREAKPOINT, StopReason.WATCHPOINT, StopReason.EXCEPTION, StopReason.TRIPLE_FAULT}
+    | {StopReason.UNSUPPORTED, StopReason.DEBUG_EXIT}
+)
+"""Stops at which the vCPU that caused them is looked at."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
     """Where `Machine.delta_since` counts from."""
 
     number: int
     tick: int
-    cpu: CpuState
+    cpus: tuple[CpuState, ...]
     positions: tuple[int, int, int]
 
 
@@ -71,10 +80,18 @@ class Machine:
 
     def _start(self, boot: Boot) -> None:
         self.memory = Ram(self.config.memory, boot.pages)
-        self._board = Board(self.memory.buffer, self.config.budget)
+        config = self.config
+        self._board = Board(self.memory, config, boot)
         self.memory.peek = self._board.bus.peek
-        self._engine: Engine = make_engine(self.engine_name, self.memory.buffer, self._board, self.config.cpu)
-        self._board.engine = self._engine
+        self._engine: Engine = make_engine(
+            self.engine_name, self.memory.buffer, self._board, config.cpu, config.smp, config.quantum
+        )
+        self._board.attach(self._engine)
+        self._vcpu = 0
+        self._frozen: frozenset[int] = frozenset()
+        for vcpu in range(1, config.smp):
+            self._engine.set_state(reset_state(resolve(config.cpu).version), vcpu)
+            self._engine.set_activity(vcpu, Activity.WAIT_FOR_SIPI)
         self._engine.set_state(boot.state)
         self._engine.set_breakpoints(self._breakpoints)
         self._history = History(self.memory.buffer, boot.pages, self._checkpoint(), self._history_limit)
@@ -103,10 +120,45 @@ class Machine:
 
     @property
     def cpu(self) -> CpuState:
-        """The processor's registers."""
+        """Registers of the vCPU that is looked at."""
         if self._state is None:
-            self._state = self._engine.get_state()
+            self._state = self._engine.get_state(self._vcpu)
         return self._state
+
+    @property
+    def vcpu(self) -> int:
+        """The vCPU that is looked at: `cpu` shows it, `step` steps it."""
+        return self._vcpu
+
+    def select(self, vcpu: int) -> None:
+        """Look at another vCPU; nothing happens to the guest.  Raises UsageError for one that is not there."""
+        self._check_vcpu(vcpu)
+        self._vcpu = vcpu
+        self._state = None
+
+    @property
+    def frozen(self) -> frozenset[int]:
+        """The vCPUs that get no turn."""
+        return self._frozen
+
+    def _check_vcpu(self, vcpu: int) -> None:
+        if not 0 <= vcpu < self.config.smp:
+            raise UsageError(
+                f"There is no vCPU {vcpu}", f"the machine has {self.config.smp}: 0 to {self.config.smp - 1}"
+            )
+
+    def _cpus(self) -> tuple[CpuState, ...]:
+        count = self.config.smp
+        return (self.cpu,) if count == 1 else tuple(self._engine.get_state(i) for i in range(count))
+
+    def _views(self) -> tuple[VcpuView, ...]:
+        if self.config.smp == 1:
+            return ()
+        engine = self._engine
+        return tuple(
+            VcpuView(i, cpu, engine.activity(i), i in self._frozen, i == engine.vcpu)
+            for i, cpu in enumerate(self._cpus())
+        )
 
     @property
     def events(self) -> EventView:
@@ -159,9 +211,12 @@ class Machine:
             events=self.events,
             serial=self.serial,
             debugcon=self.debugcon,
-            devices=self._board.bus.views(),
+            devices=self._board.views(),
             msrs=cpu.msrs,
             last_tick=self._last_tick,
+            vcpu=self._vcpu,
+            vcpus=self._views(),
+            time=self._board.now(),
             events_dropped=self._board.events.dropped,
             profile=self.config.cpu,
         )
@@ -175,7 +230,7 @@ class Machine:
         """Remember this moment for `delta_since`; an older mark is spent."""
         self._history.mark()
         self._marks += 1
-        return Mark(self._marks, self.tick, self.cpu, self._board.positions)
+        return Mark(self._marks, self.tick, self._cpus(), self._board.positions)
 
     def delta_since(self, mark: Mark) -> Delta:
         """What differs from the newest mark.  Raises ValueError for an older one, whose memory is no longer known."""
@@ -184,7 +239,7 @@ class Machine:
         memory, truncated = self._history.changes()
         events, serial, debugcon = mark.positions
         return Delta(
-            registers=diff_states(mark.cpu, self.cpu),
+            registers=diff_states(mark.cpus[self._vcpu], self.cpu),
             memory=memory,
             memory_truncated=truncated,
             events=tuple(self._board.events.view(events)),
@@ -196,15 +251,15 @@ class Machine:
     # forward
 
     def step(self) -> Stop:
-        """One instruction (one iteration of a repeated one)."""
+        """One instruction (one iteration of a repeated one) of the vCPU that is looked at."""
         refused = self._refused()
         if refused is not None:
             return refused
         before = self.tick
-        self._settle(self._engine.step())
+        self._settle(self._engine.step(self._vcpu))
         if self.tick == before and self._stop.reason is StopReason.PAUSED:
             # Somebody woke a command that was already over.
-            self._settle(self._engine.step())
+            self._settle(self._engine.step(self._vcpu))
         if not self._stop.reason.final and self._stop.reason is not StopReason.BUDGET:
             self._stop = Stop(StopReason.STEP, self.tick)
         return self._stop
@@ -272,11 +327,16 @@ class Machine:
             # Woken: whoever drives the command looks at its cancel event.
             self._stop = Stop(StopReason.SLICE, self.tick)
         if self._stop.reason is not StopReason.SLICE:
+            if self._stop.reason in _SHOWS:
+                self.select(self._engine.vcpu)
             return True
         # The engine looks for breakpoints before each instruction that it starts, so not at the slice's very end.
-        if self._breakpoints and done and self.cpu.pc in self._breakpoints:
-            self._stop = Stop(StopReason.BREAKPOINT, self.tick, breakpoint=self.cpu.pc)
-            return True
+        if self._breakpoints and done:
+            pc = self._engine.get_state().pc
+            if pc in self._breakpoints:
+                self._stop = Stop(StopReason.BREAKPOINT, self.tick, breakpoint=pc)
+                self.select(self._engine.vcpu)
+                return True
         return self.tick >= target
 
     def _settle(self, stop: Stop) -> None:
@@ -369,7 +429,7 @@ class Machine:
             raise UsageError(f"Unknown register {name!r}", hint=nearest(name, sorted(KNOWN_NAMES))) from None
         except ValueError as error:
             raise UsageError(f"The value of {name} does not fit", str(error)) from error
-        self._edit(lambda: self._engine.set_state(state))
+        self._edit(lambda: self._engine.set_state(state, self._vcpu))
 
     def write_memory(self, physical: int, data: bytes) -> None:
         """Change RAM.  In the past, this cuts the future.  Raises UsageError where there is no RAM."""
@@ -385,6 +445,20 @@ class Machine:
 
         if data:
             self._edit(write)
+
+    def freeze(self, vcpus: Iterable[int]) -> None:
+        """These vCPUs get no turn from here on.  In the past, this cuts the future.  Raises UsageError if none were left."""
+        frozen = frozenset(vcpus)
+        for vcpu in frozen:
+            self._check_vcpu(vcpu)
+        if len(frozen) == self.config.smp:
+            raise UsageError("All vCPUs would be frozen", hint="leave one")
+
+        def change() -> None:
+            self._engine.freeze(frozen)
+
+        self._edit(change)
+        self._frozen = frozen
 
     def _edit(self, change: Callable[[], None]) -> None:
         tick = self.tick

@@ -6,7 +6,7 @@ import mmap
 from collections.abc import Callable, Mapping
 from typing import Final
 
-__all__ = ["PAGE", "Ram"]
+__all__ = ["PAGE", "Dma", "Ram"]
 
 PAGE: Final = 4096
 
@@ -37,3 +37,23 @@ class Ram:
         except BufferError:
             # A view of it lives until it is collected; only address space waits for that.
             pass
+
+
+class Dma:
+    """RAM as devices see it (`kvmscope.vmm.devices.device.GuestRam`); ``written`` hears of every store."""
+
+    def __init__(self, ram: Ram, written: Callable[[int, int], None]) -> None:
+        self._ram = ram
+        self._written = written
+
+    def read(self, physical: int, size: int) -> bytes:
+        """Bytes of RAM, all ones where there is none."""
+        data = self._ram.buffer[physical : max(physical, min(physical + size, self._ram.size))]
+        return data.ljust(size, b"\xff")
+
+    def write(self, physical: int, data: bytes) -> None:
+        """Store what falls into RAM."""
+        data = data[: max(0, self._ram.size - physical)]
+        if data:
+            self._ram.buffer[physical : physical + len(data)] = data
+            self._written(physical, len(data))

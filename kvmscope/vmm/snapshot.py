@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from kvmscope.vmm.engine import Stop
+from kvmscope.vmm.engine import Activity, Stop
 from kvmscope.vmm.events import Event
 from kvmscope.x86.state import CpuState
 
-__all__ = ["Delta", "DeviceField", "DeviceView", "GuestMemory", "MemoryChange", "Snapshot", "diff_states"]
+__all__ = ["Delta", "DeviceField", "DeviceView", "GuestMemory", "MemoryChange", "Snapshot", "VcpuView", "diff_states"]
 
 
 class GuestMemory(Protocol):
@@ -46,6 +46,19 @@ class DeviceView:
 
 
 @dataclass(frozen=True, slots=True)
+class VcpuView:
+    """One vCPU of several."""
+
+    index: int
+    cpu: CpuState
+    activity: Activity
+    frozen: bool = False
+    """It gets no turn: the user wants it so."""
+    next: bool = False
+    """The next instruction of the machine is its."""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The machine between two instructions."""
 
@@ -62,6 +75,11 @@ class Snapshot:
     last_tick: int = 0
     """The furthest tick that history holds: ``tick < last_tick`` means we stand in the past."""
     vcpu: int = 0
+    """The vCPU that ``cpu`` and ``msrs`` are of."""
+    vcpus: tuple[VcpuView, ...] = ()
+    """All of them, where there are several."""
+    time: int = 0
+    """Guest time in nanoseconds (the tick, and what was skipped while every vCPU waited)."""
     events_dropped: int = 0
     profile: str = ""
     """Name of the CPU profile (`kvmscope.x86.profiles`); empty: not known."""

@@ -23,7 +23,7 @@ Make = Callable[..., Machine]
 
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    monkeypatch.setattr(machine_module, "make_engine", lambda name, ram, host, cpu: ToyEngine(ram, host))
+    monkeypatch.setattr(machine_module, "make_engine", lambda name, ram, host, *rest: ToyEngine(ram, host))
     monkeypatch.setattr(machine_module, "SYNC_TICKS", 300)
     made: list[Machine] = []
 

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import replace
 
-from kvmscope.vmm.engine import Capability, EngineHost, Stop, StopReason
+from kvmscope.vmm.engine import Activity, Capability, EngineHost, Stop, StopReason
 from kvmscope.vmm.events import ModeEvent
 from kvmscope.x86.state import CpuState
 
@@ -37,13 +37,19 @@ class ToyEngine:
         self.executed = 0
         """Ticks ever executed, replays included."""
 
-    def get_state(self) -> CpuState:
+    vcpu = 0
+    vcpus = 1
+
+    def activity(self, vcpu: int) -> Activity:
+        return Activity.ACTIVE
+
+    def get_state(self, vcpu: int | None = None) -> CpuState:
         assert self._state is not None
         rax, rbx, rip = self._regs
         gpr = self._state.gpr
         return replace(self._state, gpr=(rax, gpr[1], gpr[2], rbx, *gpr[4:]), rip=rip)
 
-    def set_state(self, state: CpuState) -> None:
+    def set_state(self, state: CpuState, vcpu: int | None = None) -> None:
         self._state = state
         self._regs = [state.gpr[0], state.gpr[3], state.rip]
 
@@ -83,7 +89,7 @@ class ToyEngine:
                 return stop
         return Stop(StopReason.SLICE, self.clock)
 
-    def step(self) -> Stop:
+    def step(self, vcpu: int | None = None) -> Stop:
         stop = self._tick() or self._request or Stop(StopReason.STEP, self.clock)
         self._request = None
         return stop

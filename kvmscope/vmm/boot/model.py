@@ -17,7 +17,9 @@ class Boot:
     pages: Mapping[int, bytes]
     state: CpuState
     entry: int
-    stubs: bool = True
-    """Boot's stubs stand behind the vectors: an exception that leads to one has no handler of the guest's own."""
     firmware: bool = False
     """Devices start as a PC's firmware leaves them, not as after reset: PIT channel 0 at 18.2 Hz, 8259A remapped."""
+    rom: tuple[int, bytes] | None = None
+    """Physical address and contents of read-only memory above RAM; whole pages."""
+    facs: int | None = None
+    """Physical address of the ACPI FACS, which holds the waking vector of S3."""

@@ -14,6 +14,7 @@ from typing import Final
 
 from kvmscope.asm.image import Image
 from kvmscope.errors import GuestImageError, UsageError
+from kvmscope.vmm.boot.acpi import AcpiConfig, build_acpi
 from kvmscope.vmm.boot.firmware import EBDA, FIRMWARE, LOW_MEMORY_END, write_firmware
 from kvmscope.vmm.boot.layout import PAGE
 from kvmscope.vmm.boot.memory import BootMemory
@@ -21,7 +22,7 @@ from kvmscope.vmm.boot.model import Boot
 from kvmscope.vmm.config import MachineConfig
 from kvmscope.x86.descriptors import decode, segment_of
 from kvmscope.x86.encode import encode
-from kvmscope.x86.reset import RESET_STATE
+from kvmscope.x86.reset import reset_state
 from kvmscope.x86.state import CpuState, DescriptorTable, Gpr, SegmentRegister
 
 __all__ = ["CODE", "DATA", "MAGIC", "command_line", "memory_map", "prepare_multiboot"]
@@ -87,10 +88,12 @@ def prepare_multiboot(config: MachineConfig, image: Image) -> Boot:
     _check_sections(config, image)
     memory = BootMemory(config.memory)
     write_firmware(memory)
+    for address, table in build_acpi(AcpiConfig(apic_ids=range(config.smp))).contents.items():
+        memory.write(address, table, "the firmware's ACPI tables")
     for section in image.sections:
         memory.write(section.address, section.data, f"section {section.name}")
     gdt, info = _write_information(config, image, memory)
-    return Boot(memory.pages(), _state(gdt, info, image.entry), image.entry, stubs=False, firmware=True)
+    return Boot(memory.pages(), _state(gdt, info, image.entry), image.entry, firmware=True)
 
 
 def _check_sections(config: MachineConfig, image: Image) -> None:
@@ -181,9 +184,10 @@ def _state(gdt: int, info: int, entry: int) -> CpuState:
     gpr = [0] * 16
     gpr[Gpr.RAX], gpr[Gpr.RBX] = MAGIC, info
     code, data = _segment(CODE, "code", {"bits": 32}), _segment(DATA, "data", {})
-    _, _, _, _, _, _, ldtr, tr = RESET_STATE.segments
+    reset = reset_state(0)
+    _, _, _, _, _, _, ldtr, tr = reset.segments
     return replace(
-        RESET_STATE,
+        reset,
         gpr=tuple(gpr),
         rip=entry,
         segments=(data, code, data, data, data, data, ldtr, tr),

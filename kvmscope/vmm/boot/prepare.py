@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from kvmscope.asm.image import Image
-from kvmscope.errors import EngineError, GuestImageError, ReproducerError
+from kvmscope.errors import GuestImageError, ReproducerError
 from kvmscope.vmm.boot.declared import apply_msrs, apply_registers
 from kvmscope.vmm.boot.interrupts import write_handlers, write_interrupt_tables
 from kvmscope.vmm.boot.layout import (
@@ -27,6 +27,7 @@ from kvmscope.vmm.boot.memory import BootMemory, Labels, at_line
 from kvmscope.vmm.boot.model import Boot
 from kvmscope.vmm.boot.multiboot import prepare_multiboot
 from kvmscope.vmm.boot.pagetables import build_page_tables
+from kvmscope.vmm.boot.rom import prepare_rom
 from kvmscope.vmm.boot.state import initial_state
 from kvmscope.vmm.boot.tables import write_declared_descriptors, write_descriptor_tables, write_tss
 from kvmscope.vmm.config import MachineConfig, MemoryInit, Mode, Paging
@@ -36,6 +37,8 @@ __all__ = ["MAX_MEMORY", "MIN_MEMORY", "Boot", "prepare"]
 MIN_MEMORY: Final = 1 << 20
 MAX_MEMORY: Final = 0xFEC0_0000
 """RAM ends where the devices of the last 20 MiB below 4 GiB begin (I/O APIC, local APIC, test device memory)."""
+
+MAX_VCPUS: Final = 16
 
 _PAGINGS: Final = {
     Mode.REAL16: (Paging.NONE,),
@@ -67,6 +70,8 @@ def prepare(config: MachineConfig, image: Image) -> Boot:
     _check(config)
     if config.mode is Mode.MULTIBOOT:
         return prepare_multiboot(config, image)
+    if config.mode is Mode.ROM:
+        return prepare_rom(config, image)
     memory = BootMemory(config.memory)
     labels = Labels(image.symbols)
     image_pages = _check_sections(config, image)
@@ -117,8 +122,8 @@ def _check(config: MachineConfig) -> None:
             f"memory: {config.memory} bytes",
             "the last 20 MiB below 4 GiB belong to devices",
         )
-    if config.smp != 1:
-        raise EngineError(f"The machine has one processor, not {config.smp}", "smp", "smp = 1")
+    if not 1 <= config.smp <= MAX_VCPUS:
+        raise ReproducerError(f"A machine has 1 to {MAX_VCPUS} vCPUs, not {config.smp}", "smp")
 
 
 def _check_sections(config: MachineConfig, image: Image) -> frozenset[int]:

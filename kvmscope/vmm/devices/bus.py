@@ -64,6 +64,13 @@ class Bus:
         found = self._ports.get(port)
         return found[0].name if found else ""
 
+    def memory_device(self, address: int) -> str:
+        """Name of the device that claims ``address``; empty when none does."""
+        for first, end, _, device in self._memory:
+            if first <= address < end:
+                return device.name
+        return ""
+
     def memory_read(self, address: int, size: int) -> tuple[int, str]:
         """(value, name of the device that answered or empty)."""
         for first, end, access, device in self._memory:

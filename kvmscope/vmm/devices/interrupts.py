@@ -41,6 +41,8 @@ class Signals:
     """INTR: a maskable interrupt is ready; RFLAGS.IF is the engine's to respect, priorities are the controller's."""
     nmi: bool = False
     init: bool = False
+    reset: bool = False
+    """Power is cut (S3): the processor is reset and then waits for ``startup``, also the first one."""
     startup: tuple[int, int] | None = None
     """(CS selector, IP) to start at in real-address mode: SIPI, or the resume from S3; taken only while it waits for it."""
 
@@ -58,6 +60,8 @@ class Message:
     """Level triggered (else edge)."""
     assert_: bool = True
     """Level bit of the ICR; False only in INIT level de-assert, which does nothing on these processors."""
+    wide: bool = False
+    """The destination has 32 bits (ICR in x2APIC mode), so that 0xff is an ordinary one; else 0xff is everybody."""
 
 
 class Receiver(Protocol):

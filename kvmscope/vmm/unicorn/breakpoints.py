@@ -19,7 +19,7 @@ from kvmscope.x86.state import Seg
 if TYPE_CHECKING:
     from kvmscope.vmm.unicorn.cpu import Cpu
 
-__all__ = ["DebugRegisters", "is_repeating"]
+__all__ = ["DebugRegisters", "is_repeating", "is_repeating_from"]
 
 _EXECUTE, _WRITE, _IO, _ACCESS = range(4)
 _LENGTHS: Final = (1, 2, 8, 4)
@@ -30,7 +30,12 @@ STRING: Final = frozenset({*range(0xA4, 0xA8), *range(0xAA, 0xB0), *range(0x6C, 
 
 def is_repeating(cpu: Cpu, address: int, field: int) -> bool:
     """True if a REP string instruction at ``address`` has run already, by the probe's ``field``: iterations are left."""
-    if cpu.probe.fields[field] != address:
+    return is_repeating_from(cpu, address, cpu.probe.fields[field])
+
+
+def is_repeating_from(cpu: Cpu, address: int, last: int) -> bool:
+    """The same, ``last`` being the instruction that executed before."""
+    if last != address:
         return False
     h = cpu.env.d[HFLAGS]
     shapes = instructions(cpu.memory.peek(address, 15), bool(h & HF.CS64), bool(h & HF.CS32))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
+from kvmscope.vmm.engine import Activity
 from kvmscope.vmm.unicorn import env as e
 from kvmscope.vmm.unicorn.env import CR, EFER, EIP, FLAG, HF, HFLAGS, M32, M64, NATIVE, RAW_SIZE, XCR0, XMM
 from kvmscope.vmm.unicorn.layout import ENV
@@ -12,23 +13,51 @@ from kvmscope.vmm.unicorn.msrs import IA32_TSC
 from kvmscope.x86.state import Seg
 
 if TYPE_CHECKING:
-    from kvmscope.vmm.unicorn.cpu import Cpu
+    from kvmscope.vmm.unicorn.cpu import Cpu, Own
     from kvmscope.x86.state import CpuState
 
-__all__ = ["capture", "decode_capture", "load_state", "restore"]
+__all__ = ["decode_vcpu", "load_state", "pack_vcpu", "restore_vcpu", "split_vcpus"]
 
-_HEAD: Final = struct.Struct("<I8QIqBBH")
-"""RFLAGS, DR0-7, CR8, TSC offset, halted, interrupt shadow, number of MSRs."""
+_HEAD: Final = struct.Struct("<I8QQqQQBBBH")
+"""RFLAGS, DR0-7, CR8, TSC offset, CR2, previous instruction, activity, interrupt shadow, NMI blocking, number of MSRs."""
+
+_ACTIVITIES: Final = tuple(Activity)
 
 _FPU_INIT: Final = (0x37F).to_bytes(2, "little").ljust(160, b"\0")
 """FNINIT: all exceptions masked, registers empty."""
 
 
-def capture(cpu: Cpu) -> bytes:
-    """Everything that `restore` needs, as bytes."""
-    msrs = cpu.msrs
-    head = _HEAD.pack(cpu.flags(), *cpu.dr, cpu.cr8, cpu.tsc_offset, cpu.halted, cpu.shadow, len(msrs))
-    return b"".join((head, cpu.packed_msrs(), cpu.env.raw()))
+def pack_vcpu(own: Own, flags: int, cr8: int, env: bytes) -> bytes:
+    """Everything that `restore_vcpu` needs of one vCPU, as bytes; ``flags`` with RF, ``env`` as of `Env.raw`."""
+    flat = [word for pair in own.msrs.items() for word in pair]
+    head = _HEAD.pack(
+        flags,
+        *own.dr,
+        cr8,
+        own.tsc_offset,
+        own.cr2,
+        own.previous,
+        _ACTIVITIES.index(own.activity),
+        own.shadow_kind,
+        own.nmi_blocked,
+        len(own.msrs),
+    )
+    return b"".join((head, struct.pack(f"<{len(flat)}Q", *flat), env))
+
+
+def split_vcpus(raw: bytes, at: int, count: int) -> list[bytes]:
+    """The parts of ``count`` vCPUs from offset ``at`` on.  Raises ValueError for what is no capture of this engine."""
+    parts = []
+    for _ in range(count):
+        if at + _HEAD.size > len(raw):
+            raise ValueError("not a capture of this engine")
+        msrs = _HEAD.unpack_from(raw, at)[-1]
+        end = at + _HEAD.size + 16 * msrs + RAW_SIZE
+        parts.append(raw[at:end])
+        at = end
+    if at != len(raw):
+        raise ValueError("not a capture of this engine")
+    return parts
 
 
 def _split(raw: bytes) -> tuple[tuple[int, ...], dict[int, int], bytes]:
@@ -38,29 +67,25 @@ def _split(raw: bytes) -> tuple[tuple[int, ...], dict[int, int], bytes]:
     return head, dict(zip(pairs[::2], pairs[1::2], strict=True)), raw[_HEAD.size + 16 * count :]
 
 
-def decode_capture(raw: bytes) -> CpuState:
-    """A `capture` as registers."""
+def decode_vcpu(raw: bytes) -> CpuState:
+    """A vCPU's part of a capture as registers."""
     head, msrs, env = _split(raw)
-    return e.decode(env, head[0], head[1:9], head[9], bool(head[11]), head[12], msrs)
+    inhibited = int.from_bytes(env[ENV["hflags"] : ENV["hflags"] + 4], "little") & HF.INHIBIT
+    shadow = (head[14] or 1) if inhibited else 0
+    return e.decode(env, head[0], head[1:9], head[9], _ACTIVITIES[head[13]] is Activity.HALTED, shadow, msrs)
 
 
-def restore(cpu: Cpu, raw: bytes, clock: int) -> None:
-    """Put back a `capture` taken at ``clock``; memory and breakpoints are the caller's."""
+def restore_vcpu(raw: bytes, own: Own) -> bytes:
+    """Put back what Python keeps of one vCPU; the rest is returned, as of `Env.raw`."""
     head, msrs, env = _split(raw)
-    if len(env) != RAW_SIZE:
-        raise ValueError("not a capture of this engine")
-    cpu.env.set_raw(env)
-    cpu.base = clock
-    cpu.note_rf(bool(head[0] & FLAG.RF))
-    cpu.dr = list(head[1:9])
-    cpu.cr8 = head[9]
-    cpu.tsc_offset = head[10]
-    cpu.halted = bool(head[11])
-    cpu.shadow_kind = head[12]
-    cpu.replace_msrs(msrs)
-    cpu.cr2 = cpu.env.q[CR + 2]
-    cpu.env.halted.value = 0
-    cpu.env.flush_tlb()
+    own.resuming = bool(head[0] & FLAG.RF)
+    own.dr = list(head[1:9])
+    own.tsc_offset, own.cr2, own.previous = head[10:13]
+    own.activity = _ACTIVITIES[head[13]]
+    own.shadow_kind = head[14]
+    own.nmi_blocked = bool(head[15])
+    own.msrs = msrs
+    return env
 
 
 def load_state(cpu: Cpu, state: CpuState) -> None:
@@ -88,7 +113,7 @@ def load_state(cpu: Cpu, state: CpuState) -> None:
     q[e.IDT_BASE], d[e.IDT_LIMIT] = state.idtr.base, state.idtr.limit
     q[CR], q[CR + 2], q[CR + 3], q[CR + 4] = state.cr0, state.cr2, state.cr3, state.cr4
     cpu.cr2 = state.cr2
-    cpu.cr8 = state.cr8
+    cpu.host.set_cr8(cpu.vcpu, state.cr8)
     q[EFER] = state.efer
     q[XCR0] = state.xcr0
     cpu.dr = [*state.dr[:4], 0, 0, state.dr[6], state.dr[7]]
@@ -98,7 +123,8 @@ def load_state(cpu: Cpu, state: CpuState) -> None:
         q[XMM + 8 * i], q[XMM + 8 * i + 1] = value & M64, value >> 64
     _load_fpu(cpu, state.fpu if len(state.fpu) >= 160 else _FPU_INIT)
     d[e.PKRU] = state.pkru & M32
-    cpu.halted = state.halted
+    cpu.activity = Activity.HALTED if state.halted else Activity.ACTIVE
+    cpu.nmi_blocked = False
     cpu.shadow_kind = state.interrupt_shadow
     d[HFLAGS] = d[HFLAGS] & ~HF.INHIBIT | (HF.INHIBIT if state.interrupt_shadow else 0)
     msrs = dict(state.msrs)

@@ -114,7 +114,7 @@ def write_cr8(cpu: Cpu, value: int) -> None:
     if value >> 4:
         raise Fault(_GP, 0)
     cpu.note_register("cr8", cpu.cr8, value)
-    cpu.cr8 = value
+    cpu.host.set_cr8(cpu.vcpu, value)
 
 
 WRITERS: Final[dict[int, Callable[[Cpu, int], None]]] = {

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from kvmscope.vmm.engine import Stop
+from kvmscope.vmm.engine import Activity, Stop
 from kvmscope.vmm.events import ControlRegisterEvent, ModeEvent
 from kvmscope.vmm.unicorn.breakpoints import DebugRegisters
 from kvmscope.vmm.unicorn.checks import segments_to_check
 from kvmscope.vmm.unicorn.env import CR, EFLAGS, EIP, FLAG, HF, HFLAGS, M64, Env, decode
-from kvmscope.vmm.unicorn.probe import COUNTER, LIMIT
+from kvmscope.vmm.unicorn.probe import COUNTER, LIMIT, NOWHERE
 from kvmscope.x86.state import CpuState
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kvmscope.vmm.unicorn.native import Native
     from kvmscope.vmm.unicorn.probe import Probe
 
-__all__ = ["Captured", "Cpu"]
+__all__ = ["Captured", "Cpu", "Own"]
 
 DR6_INIT: Final = 0xFFFF0FF0
 DR7_INIT: Final = 0x400
@@ -30,11 +30,27 @@ Captured = tuple[bytes, int, tuple[int, ...], int, bool, int, Mapping[int, int]]
 """The arguments of `kvmscope.vmm.unicorn.env.decode`: a state kept cheaply, decoded when somebody looks."""
 
 
-class Cpu:
-    """One logical processor.
+@dataclass(slots=True)
+class Own:
+    """What Python keeps of a vCPU while it is parked; the attributes of `Cpu` of the same names while it runs."""
 
-    Registers that Unicorn keeps wrongly or not at all live here: DR0-7 (Unicorn's own are inert), CR8, the MSRs
-    without an effect on execution, and EFER as the guest sees it.
+    dr: list[int] = field(default_factory=lambda: [0, 0, 0, 0, 0, 0, DR6_INIT, DR7_INIT])
+    tsc_offset: int = 0
+    msrs: dict[int, int] = field(default_factory=dict)
+    msrs_shared: bool = False
+    activity: Activity = Activity.ACTIVE
+    shadow_kind: int = 0
+    cr2: int = 0
+    previous: int = NOWHERE
+    nmi_blocked: bool = False
+    resuming: bool = False
+
+
+class Cpu:
+    """The logical processor that runs.
+
+    Registers that Unicorn keeps wrongly or not at all live here: DR0-7 (Unicorn's own are inert), the MSRs without an
+    effect on execution, and EFER as the guest sees it.  CR8 is the local APIC's.
     """
 
     def __init__(
@@ -50,15 +66,19 @@ class Cpu:
         self.base = 0
         """Ticks before the slice that runs."""
         self.dr = [0, 0, 0, 0, 0, 0, DR6_INIT, DR7_INIT]
-        self.cr8 = 0
         self.tsc_offset = 0
         self.msrs: dict[int, int] = {}
         self._msrs_shared = False
-        self._packed: bytes | None = None
-        self.halted = False
+        self.activity = Activity.ACTIVE
         self.shadow_kind = 0
         self.cr2 = 0
         """CR2 as the guest sees it; Unicorn writes its own also for faults that are not the guest's."""
+        self.previous = NOWHERE
+        """Linear address of the last instruction that executed before this slice."""
+        self.nmi_blocked = False
+        """An NMI was delivered and IRET has not been executed since."""
+        self.turn_over: Callable[[], None] = lambda: None
+        """To be called when the vCPU has nothing better to do (PAUSE)."""
         self.pending: Stop | None = None
         self.policy = (0, False)
         """The `memory_policy` that translated code follows."""
@@ -75,12 +95,18 @@ class Cpu:
 
     @property
     def tsc(self) -> int:
-        """The time-stamp counter: the clock, plus what WRMSR added."""
-        return self.clock + self.tsc_offset & M64
+        """The time-stamp counter: guest time, plus what WRMSR added."""
+        return self.host.now() + self.tsc_offset & M64
 
     @tsc.setter
     def tsc(self, value: int) -> None:
-        self.tsc_offset = value - self.clock
+        self.tsc_offset = value - self.host.now()
+        self.host.tsc_written(self.vcpu)
+
+    @property
+    def cr8(self) -> int:
+        """CR8, which is the local APIC's task priority."""
+        return self.host.get_cr8(self.vcpu)
 
     @property
     def rip(self) -> int:
@@ -116,20 +142,24 @@ class Cpu:
             self.msrs = dict(self.msrs)
             self._msrs_shared = False
         self.msrs[index] = value
-        self._packed = None
-
-    def packed_msrs(self) -> bytes:
-        """The kept MSRs as (index, value) pairs of 64 bits."""
-        if self._packed is None:
-            flat = [word for pair in self.msrs.items() for word in pair]
-            self._packed = struct.pack(f"<{len(flat)}Q", *flat)
-        return self._packed
 
     def replace_msrs(self, msrs: Mapping[int, int]) -> None:
         """Take over a whole mapping."""
         self.msrs = dict(msrs)
         self._msrs_shared = False
-        self._packed = None
+
+    def park(self, own: Own) -> None:
+        """Put what Python keeps into ``own``."""
+        own.dr, own.tsc_offset, own.msrs, own.msrs_shared = self.dr, self.tsc_offset, self.msrs, self._msrs_shared
+        own.activity, own.shadow_kind, own.cr2 = self.activity, self.shadow_kind, self.cr2
+        own.previous, own.nmi_blocked, own.resuming = self.previous, self.nmi_blocked, self._rf_clock == self.clock
+
+    def unpark(self, own: Own) -> None:
+        """Take it from there; only between two slices."""
+        self.dr, self.tsc_offset, self.msrs, self._msrs_shared = own.dr, own.tsc_offset, own.msrs, own.msrs_shared
+        self.activity, self.shadow_kind, self.cr2 = own.activity, own.shadow_kind, own.cr2
+        self.previous, self.nmi_blocked = own.previous, own.nmi_blocked
+        self.note_rf(own.resuming)
 
     def capture(self, started: int = 0) -> Captured:
         """The state now, undecoded; ``started`` as for `flags`."""
@@ -140,7 +170,7 @@ class Cpu:
             self.flags(started),
             tuple(self.dr),
             self.cr8,
-            self.halted,
+            self.activity is Activity.HALTED,
             self.shadow,
             self.msrs,
         )

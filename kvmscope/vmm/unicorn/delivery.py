@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-from kvmscope.vmm.engine import Stop, StopReason
+from kvmscope.vmm.engine import Activity, Stop, StopReason
 from kvmscope.vmm.events import ExceptionEvent, ExceptionSource
 from kvmscope.vmm.unicorn import segments, taskswitch
 from kvmscope.vmm.unicorn.env import (
@@ -39,7 +39,7 @@ from kvmscope.x86.state import CpuState, Seg
 if TYPE_CHECKING:
     from kvmscope.vmm.unicorn.cpu import Captured, Cpu
 
-__all__ = ["DB", "DF", "GP", "NP", "PF", "SS", "TS", "UD", "CapturedException", "deliver"]
+__all__ = ["DB", "DF", "GP", "NMI", "NP", "PF", "SS", "TS", "UD", "CapturedException", "deliver"]
 
 DE, DB, NMI, BP, OF, BR, UD, NM, DF = range(9)
 TS, NP, SS, GP, PF = range(10, 15)
@@ -151,7 +151,7 @@ def deliver(
             cpu.stop(Stop(StopReason.EXCEPTION, cpu.clock, exception=event))
             return
         if raised is None:
-            cpu.halted = False
+            cpu.activity = Activity.ACTIVE
             cpu.note_mode(before, rip)
             return
         if raised.vector == PF and raised.address is not None:

@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from kvmscope.vmm.engine import Capability, Stop, StopReason
+from kvmscope.vmm.engine import QUANTUM, Activity, Capability, Stop, StopReason
 from kvmscope.vmm.unicorn import capture, layout
 from kvmscope.vmm.unicorn.cpu import Cpu
-from kvmscope.vmm.unicorn.env import EIP, HF, HFLAGS, IS_INT, OLD_EXCEPTION, Env
+from kvmscope.vmm.unicorn.env import EIP, HF, HFLAGS, IS_INT, M64, OLD_EXCEPTION, Env
 from kvmscope.vmm.unicorn.events import EventHooks
 from kvmscope.vmm.unicorn.layout import ENV
 from kvmscope.vmm.unicorn.memory import PHYSICAL_BITS, Memory
@@ -29,8 +29,11 @@ from kvmscope.vmm.unicorn.native import (
     HookKind,
     Native,
 )
-from kvmscope.vmm.unicorn.probe import COUNTER, LIMIT, PREVIOUS, Probe
+from kvmscope.vmm.unicorn.privileged import Intercept
+from kvmscope.vmm.unicorn.probe import COUNTER, LAST, LIMIT, PREVIOUS, Probe
+from kvmscope.vmm.unicorn.signals import take_signals
 from kvmscope.vmm.unicorn.traps import Traps
+from kvmscope.vmm.unicorn.vcpus import Vcpus
 from kvmscope.x86.profiles import INTEL
 from kvmscope.x86.state import CpuState, Seg
 
@@ -50,9 +53,12 @@ TLB_GRID: Final = 1 << 16
 """Ticks between flushes of the software TLB.  A stale entry is hidden state: flushing at the same ticks in every run
 makes a guest that misses an INVLPG replay alike."""
 
+_IDLE_LIMIT: Final = 10_000
+"""Deadlines that may pass without waking anybody before the machine counts as halted for good."""
+
 
 class UnicornEngine:
-    """One processor; see `kvmscope.vmm.engine.Engine`.
+    """The processors; see `kvmscope.vmm.engine.Engine`.
 
     ``ram`` is guest memory from physical address 0, owned by the caller and shared with Unicorn; every other physical
     address is device space and goes to ``host``.
@@ -66,7 +72,8 @@ class UnicornEngine:
         host: EngineHost,
         profile: Profile = INTEL,
         *,
-        vcpu: int = 0,
+        vcpus: int = 1,
+        quantum: int = QUANTUM,
         python_probe: bool = False,
     ) -> None:
         layout.check_version()
@@ -91,14 +98,17 @@ class UnicornEngine:
 
         self._traps = Traps()
         self._probe = probe = Probe(native, self._traps.on_start, force_python=python_probe)
-        self.cpu = cpu = Cpu(native, env, memory, host, model, probe, vcpu)
+        self.cpu = cpu = Cpu(native, env, memory, host, model, probe)
         self._traps.attach(cpu)
         memory.code_written = self._invalidate
         self._events = EventHooks(cpu)
         self._events.install(native)
         native.hook(HookKind.INSN, IN, self._port_read, instruction=UC_X86_INS_IN, default=0)
         native.hook(HookKind.INSN, OUT, self._port_write, instruction=UC_X86_INS_OUT)
+        self.vcpus = vcpus
         self._intercept()
+        self._vcpus = Vcpus(cpu, host, vcpus, quantum)
+        cpu.turn_over = self._vcpus.end_turn
         self._closed = False
 
     def _first_block(self, native: Native) -> None:
@@ -116,7 +126,10 @@ class UnicornEngine:
         self._scratch[_MSR_BITMAP : _MSR_BITMAP + 0x2000] = b"\xff" * 0x2000
         self._scratch[0x48:0x50] = (_SCRATCH + _MSR_BITMAP).to_bytes(8, "little")
         env.q[ENV["vm_vmcb"] // 8] = _SCRATCH
-        env.q[ENV["intercept"] // 8] = sum(1 << code - 0x60 for code in self._events.intercepts if code >= 0x60)
+        intercepts = self._events.intercepts
+        if self.vcpus == 1:
+            intercepts -= {Intercept.PAUSE}
+        env.q[ENV["intercept"] // 8] = sum(1 << code - 0x60 for code in intercepts if code >= 0x60)
         for name, base in (
             ("intercept_cr_read", 0x00),
             ("intercept_cr_write", 0x10),
@@ -139,40 +152,140 @@ class UnicornEngine:
         """Instruction starts since boot."""
         return self.cpu.clock
 
-    def get_state(self) -> CpuState:
-        """The processor's registers."""
-        return self.cpu.state()
+    @property
+    def vcpu(self) -> int:
+        """The vCPU that runs, or that ran last."""
+        return self.cpu.vcpu
 
-    def set_state(self, state: CpuState) -> None:
-        """Load all registers; the clock goes on."""
+    def get_state(self, vcpu: int | None = None) -> CpuState:
+        """A vCPU's registers."""
+        return self.cpu.state() if vcpu is None else self._vcpus.state(vcpu)
+
+    def set_state(self, state: CpuState, vcpu: int | None = None) -> None:
+        """Load all registers of a vCPU; the clock goes on."""
+        current = self.cpu.vcpu
+        self._vcpus.select(current if vcpu is None else vcpu)
         capture.load_state(self.cpu, state)
+        self._vcpus.select(current)
+
+    def activity(self, vcpu: int) -> Activity:
+        """What a vCPU does."""
+        return self._vcpus.activity(vcpu)
+
+    def set_activity(self, vcpu: int, activity: Activity) -> None:
+        """Make a vCPU wait, or go on."""
+        current = self.cpu.vcpu
+        self._vcpus.select(vcpu)
+        self.cpu.activity = activity
+        self._vcpus.select(current)
+
+    def tsc(self, vcpu: int) -> int:
+        """The time-stamp counter of a vCPU."""
+        return self._host.now() + self._vcpus.tsc_offset(vcpu) & M64
 
     def run(self, ticks: int) -> Stop:
         """Execute ``ticks`` instruction starts, or fewer with a reason."""
         return self._run(ticks, StopReason.SLICE)
 
-    def step(self) -> Stop:
-        """Execute one instruction start."""
-        return self._run(1, StopReason.STEP)
+    def step(self, vcpu: int | None = None) -> Stop:
+        """Execute one instruction start (of ``vcpu``, while others have their turns)."""
+        if vcpu is None or self.vcpus == 1:
+            return self._run(1, StopReason.STEP)
+        turns = 2 * self.vcpus
+        while True:
+            due = self._whose_turn()
+            if due is None or due == vcpu or not turns:
+                return self._run(1, StopReason.STEP)
+            turns -= 1
+            stop = self._run(max(1, self._vcpus.turn_ends - self.cpu.base), StopReason.STEP, alone=due)
+            if stop.reason is not StopReason.STEP:
+                return stop
 
-    def _run(self, ticks: int, done: StopReason) -> Stop:
-        cpu = self.cpu
-        if cpu.halted and cpu.pending is None:
-            return Stop(StopReason.HLT, cpu.base)
+    def _whose_turn(self) -> int | None:
+        """Who executes the next instruction: time and turns are brought up to here."""
+        self._timers()
+        return self.cpu.vcpu if self._vcpus.schedule() else None
+
+    def freeze(self, vcpus: frozenset[int]) -> None:
+        """These vCPUs get no turn until further notice."""
+        self._vcpus.frozen = sum(1 << vcpu for vcpu in vcpus)
+
+    def look_again(self, vcpu: int | None = None) -> None:
+        """Signals or deadlines have changed."""
+        if vcpu is not None and vcpu != self.cpu.vcpu:
+            self._vcpus.end_turn()
+        else:
+            self.cpu.break_slice()
+
+    def _run(self, ticks: int, done: StopReason, *, alone: int | None = None) -> Stop:
+        """Run for ``ticks``; with ``alone`` only while it is that vCPU's turn."""
+        cpu, vcpus = self.cpu, self._vcpus
         end = cpu.base + ticks
         self._traps.resume()
         while cpu.base < end and cpu.pending is None:
-            boundary = (cpu.base // TLB_GRID + 1) * TLB_GRID
+            deadline = self._timers()
+            if not vcpus.schedule():
+                if not self._idle():
+                    cpu.pending = Stop(StopReason.HLT, cpu.base, self._waiting())
+                continue
+            if alone is not None and cpu.vcpu != alone:
+                break
+            held = take_signals(cpu)
+            if cpu.activity is not Activity.ACTIVE or cpu.pending is not None:
+                continue
+            limit = min(end, (cpu.base // TLB_GRID + 1) * TLB_GRID)
+            if deadline is not None and deadline < limit:
+                limit = max(deadline, cpu.base + 1)
+            if self.vcpus > 1 and vcpus.turn_ends < limit:
+                limit = max(vcpus.turn_ends, cpu.base + 1)
             # A hit that MOV SS has put off is due after exactly one more instruction.
-            self._slice(1 if cpu.debug.hits else min(end, boundary) - cpu.base)
+            self._slice(1 if held or cpu.debug.hits else limit - cpu.base)
             if cpu.debug.hits:
                 self._events.data_breakpoint()
-            if cpu.base == boundary:
+            if not cpu.base % TLB_GRID:
                 self._env.flush_tlb()
+        if cpu.pending is None or not cpu.pending.reason.final:
+            self._boundary()
         stop, cpu.pending = cpu.pending, None
         if stop is None:
             return Stop(done, cpu.base)
         return replace(stop, tick=cpu.base)
+
+    def _boundary(self) -> None:
+        """What is due between two instructions happens at the end of a run, not at the beginning of the next.
+
+        (All of it may be done twice at the same tick without harm.)
+        """
+        self._timers()
+        if self._vcpus.schedule():
+            take_signals(self.cpu)
+        elif self._host.next_deadline() is None:
+            self.cpu.pending = Stop(StopReason.HLT, self.cpu.base, self._waiting())
+
+    def _timers(self) -> int | None:
+        """Expire what is due; the tick of the next deadline."""
+        host = self._host
+        deadline = host.next_deadline()
+        if deadline is not None and deadline <= self.cpu.base:
+            host.run_timers()
+            deadline = host.next_deadline()
+        return deadline
+
+    def _idle(self) -> bool:
+        """Everybody waits: let time pass until somebody is woken; False when that will not be."""
+        for _ in range(_IDLE_LIMIT):
+            if not self._host.skip_idle():
+                return False
+            if any(self._vcpus.ready(vcpu) for vcpu in range(self.vcpus)):
+                return True
+        return False
+
+    def _waiting(self) -> str:
+        """Why nobody can go on, where it is not plain."""
+        if self.vcpus == 1:
+            return ""
+        names = [f"{i} {self._vcpus.activity(i)}" for i in range(self.vcpus)]
+        return "every vCPU waits: " + ", ".join(names)
 
     def _slice(self, ticks: int) -> None:
         cpu, probe = self.cpu, self._probe
@@ -188,7 +301,9 @@ class UnicornEngine:
             return
         status = self._native.start(self._env.q[EIP])
         counted = fields[COUNTER]
+        previous = fields[LAST]
         if counted > fields[LIMIT]:
+            previous = fields[PREVIOUS]
             # The last start was stopped before it executed.
             counted -= 1
             fields[COUNTER] = counted
@@ -196,6 +311,8 @@ class UnicornEngine:
                 self._events.code_limit()
         if self._env.d[HFLAGS] & HF.INHIBIT:
             self._note_shadow(fields[PREVIOUS])
+        if counted:
+            cpu.previous = previous
         cpu.base += counted
         fields[COUNTER] = 0
         if status != UC_ERR_OK:
@@ -227,21 +344,25 @@ class UnicornEngine:
         self.cpu.stop(stop)
 
     def capture(self) -> bytes:
-        """The processor's whole state."""
-        return capture.capture(self.cpu)
+        """The whole state of all processors."""
+        return self._vcpus.capture()
 
     def decode(self, raw: bytes) -> CpuState:
-        """A `capture` as registers."""
-        return capture.decode_capture(raw)
+        """A `capture` as registers of the vCPU whose turn it was."""
+        return self._vcpus.decode(raw)
 
     def restore(self, raw: bytes, clock: int, dirty_pages: Iterable[int]) -> None:
         """Put back a `capture`; ``dirty_pages`` are the page numbers whose RAM was just replaced."""
         stale = sorted(self._memory.code_pages.intersection(dirty_pages))
         for page in stale:
             self._invalidate(page << 12, 0x1000)
-        capture.restore(self.cpu, raw, clock)
-        self.cpu.pending = None
-        self.cpu.debug_changed = True
+        cpu = self.cpu
+        cpu.base = clock
+        self._vcpus.restore(raw)
+        self._env.halted.value = 0
+        self._env.flush_tlb()
+        cpu.pending = None
+        cpu.debug_changed = True
 
     def memory_written(self, physical: int, size: int) -> None:
         """The VMM changed RAM."""

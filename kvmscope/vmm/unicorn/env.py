@@ -147,6 +147,7 @@ class Env:
         self.cflags_next = ctypes.c_uint32.from_address(self.cpu_address + CPU["cflags_next_tb"])
         self.exit_request = ctypes.c_uint8.from_address(self.cpu_address + CPU["exit_request"])
         self.halted = ctypes.c_uint32.from_address(self.cpu_address + CPU["halted"])
+        self.interrupt_request = ctypes.c_uint32.from_address(self.cpu_address + CPU["interrupt_request"])
         self._native = native
         self._handle = native.uc._uch
         self._reg_read = uclib.uc_reg_read
@@ -294,21 +295,33 @@ class Env:
         string_at = ctypes.string_at
         return string_at(a, _LOW) + string_at(a + _HIGH, _HIGH_SIZE)
 
+    def copy_out(self, buffer: int) -> None:
+        """The same into host memory at ``buffer`` (`RAW_SIZE` bytes)."""
+        ctypes.memmove(buffer, self.address, _LOW)
+        ctypes.memmove(buffer + _LOW, self.address + _HIGH, _HIGH_SIZE)
+
+    def copy_in(self, buffer: int) -> None:
+        """Back from where `copy_out` put it."""
+        a = self.address
+        ctypes.memmove(a, buffer, _LOW)
+        ctypes.memmove(a + _HIGH, buffer + _LOW, _FIRST)
+        # The host pointers of Unicorn's own breakpoints lie in between.
+        ctypes.memmove(a + _HIGH + _SKIP, buffer + _LOW + _SKIP, _HIGH_SIZE - _SKIP)
+
     def set_raw(self, raw: bytes) -> None:
         """Write back what `raw` gave."""
         a = self.address
         ctypes.memmove(a, raw[:_LOW], _LOW)
-        first = ENV["cpu_breakpoint"] - _HIGH
-        skip = ENV["old_exception"] - _HIGH
         high = raw[_LOW:]
-        ctypes.memmove(a + _HIGH, high[:first], first)
-        # The host pointers of Unicorn's own breakpoints lie in between.
-        ctypes.memmove(a + _HIGH + skip, high[skip:], _HIGH_SIZE - skip)
+        ctypes.memmove(a + _HIGH, high[:_FIRST], _FIRST)
+        ctypes.memmove(a + _HIGH + _SKIP, high[_SKIP:], _HIGH_SIZE - _SKIP)
 
 
 _LOW: Final = ENV["xmm_regs"] + 16 * XMM_STRIDE
 _HIGH: Final = ENV["sysenter_cs"]
 _HIGH_SIZE: Final = ENV["end_reset_fields"] - _HIGH
+_FIRST: Final = ENV["cpu_breakpoint"] - _HIGH
+_SKIP: Final = ENV["old_exception"] - _HIGH
 RAW_SIZE: Final = _LOW + _HIGH_SIZE
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["EventHooks"]
 
 _SVM_EXIT: Final = 0x100
+_WINDOW: Final = _SVM_EXIT + Intercept.INTR
 _HAS_ERROR: Final = frozenset({8, 10, 11, 12, 13, 14, 17})
 _CHANGES_MODE: Final = frozenset({Intercept.IRET, Intercept.WRITE_CR0, Intercept.WRITE_CR0 + 4})
 
@@ -40,7 +41,7 @@ class EventHooks:
         self._cpu = cpu
         self._retried = NOWHERE
         """Address whose fetch fault is being retried as a block of one instruction."""
-        self.intercepts = frozenset(privileged.INTERCEPTS) | {Intercept.SWINT}
+        self.intercepts = frozenset(privileged.INTERCEPTS) | {Intercept.SWINT, Intercept.INTR}
 
     def install(self, native: Native) -> None:
         """Add the hooks."""
@@ -50,6 +51,13 @@ class EventHooks:
     def _on_interrupt(self, _uc: int, number: int, _data: int) -> None:
         cpu = self._cpu
         env = cpu.env
+        if number == _WINDOW:
+            # Not an instruction's doing: an interrupt waits, and now it can be taken.
+            env.interrupt_request.value = 0
+            env.d[OLD_EXCEPTION] = 0xFFFFFFFF
+            env.d[IS_INT] = 0
+            cpu.break_slice()
+            return
         try:
             guarded(cpu, lambda: self._interrupt(number))
         except BaseException as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from kvmscope.vmm.devices.interrupts import MsrFault
 from kvmscope.vmm.events import MsrEvent
 from kvmscope.vmm.unicorn.env import CR, EFER, EIP, M32, M64, NATIVE
 from kvmscope.vmm.unicorn.faults import Fault, Unsupported
@@ -18,6 +19,11 @@ GP: Final = 13
 IA32_TSC: Final = 0x10
 IA32_SYSENTER_CS: Final = 0x174
 IA32_EFER: Final = 0xC0000080
+
+
+def _of_apic(index: int) -> bool:
+    """IA32_APIC_BASE, IA32_TSC_DEADLINE and the x2APIC registers: the local APIC's, if it has them."""
+    return index in (0x1B, 0x6E0) or 0x800 <= index < 0x900
 
 
 def access(cpu: Cpu, write_access: bool) -> int:
@@ -36,6 +42,13 @@ def access(cpu: Cpu, write_access: bool) -> int:
 
 def read(cpu: Cpu, index: int) -> int:
     """The value of an MSR.  Raises `Fault` (#GP) if the profile has none such."""
+    if _of_apic(index):
+        try:
+            found = cpu.host.read_msr(cpu.vcpu, index)
+        except MsrFault:
+            raise Fault(GP, 0) from None
+        if found is not None:
+            return found
     if check_read(index, cpu.model.profile) is not None:
         raise Fault(GP, 0)
     return _value(cpu, index)
@@ -58,6 +71,12 @@ def write(cpu: Cpu, index: int, value: int) -> None:
 
     Raises `Fault` (#GP) for what the processor refuses, `Unsupported` for what it would do and the engine cannot.
     """
+    if _of_apic(index):
+        try:
+            if cpu.host.write_msr(cpu.vcpu, index, value):
+                return
+        except MsrFault:
+            raise Fault(GP, 0) from None
     profile = cpu.model.profile
     old = _value(cpu, index)
     if check_write(index, old, value, profile) is not None:

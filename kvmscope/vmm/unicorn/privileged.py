@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from kvmscope.vmm.engine import Stop, StopReason
+from kvmscope.vmm.engine import Activity
 from kvmscope.vmm.unicorn import controls, decode, msrs, segments, transfer
 from kvmscope.vmm.unicorn.env import (
     CR,
@@ -38,6 +38,8 @@ __all__ = ["INTERCEPTS", "Intercept", "execute"]
 class Intercept:
     """SVM exit codes (APM vol. 2 appendix C)."""
 
+    INTR: Final = 0x60
+
     READ_CR0: Final = 0x00
     WRITE_CR0: Final = 0x10
     READ_DR0: Final = 0x20
@@ -51,6 +53,7 @@ class Intercept:
     CPUID: Final = 0x72
     IRET: Final = 0x74
     SWINT: Final = 0x75
+    PAUSE: Final = 0x77
     HLT: Final = 0x78
     MSR: Final = 0x7C
 
@@ -95,8 +98,15 @@ def _cpuid(cpu: Cpu) -> None:
 def _hlt(cpu: Cpu) -> None:
     ins = decode.decode(cpu, decode.fetch(cpu), modrm=False)
     _advance(cpu, ins.length)
-    cpu.halted = True
-    cpu.stop(Stop(StopReason.HLT, cpu.clock))
+    cpu.activity = Activity.HALTED
+    cpu.break_slice()
+
+
+def _pause(cpu: Cpu) -> None:
+    """PAUSE, intercepted where there are several processors."""
+    ins = decode.decode(cpu, decode.fetch(cpu), modrm=False)
+    _advance(cpu, ins.length)
+    cpu.turn_over()
 
 
 def _control_write(cpu: Cpu) -> None:
@@ -203,6 +213,10 @@ def _system_segment(cpu: Cpu) -> None:
 
 
 def _iret(cpu: Cpu) -> None:
+    if cpu.nmi_blocked:
+        # Also when IRET faults (SDM vol. 3A section 7.7.1).
+        cpu.nmi_blocked = False
+        cpu.break_slice()
     data = decode.fetch(cpu, 2)
     if data == b"\x48\xcf" and cpu.env.d[HFLAGS] & HF.CS64:
         transfer.iret(cpu, 8, 2)
@@ -222,6 +236,7 @@ INTERCEPTS: Final[dict[int, Callable[[Cpu], None]]] = {
     Intercept.RDPMC: _rdpmc,
     Intercept.CPUID: _cpuid,
     Intercept.HLT: _hlt,
+    Intercept.PAUSE: _pause,
     Intercept.IRET: _iret,
     Intercept.MSR: _msr,
     Intercept.READ_CR0 + 8: _control_read,

@@ -12,12 +12,13 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
+from kvmscope.vmm.devices.interrupts import Signals
 from kvmscope.vmm.engine import Stop
 from kvmscope.vmm.events import Event, ExceptionEvent
 from kvmscope.vmm.unicorn import UnicornEngine
@@ -94,6 +95,15 @@ class Host:
         self.own: Callable[[int, int], bool] = lambda vector, handler: True
         self.on_write: Callable[[int, int], None] = lambda port, value: None
         self.engine: UnicornEngine
+        self.skipped = 0
+        self.timers: list[tuple[int, Callable[[], None]]] = []
+        self.pins = [Signals(partial(self._kick, vcpu)) for vcpu in range(16)]
+        self.requested: dict[int, list[int]] = {}
+        self.inits: list[int] = []
+        self.cr8: dict[int, int] = {}
+
+    def _kick(self, vcpu: int) -> None:
+        self.engine.look_again(vcpu)
 
     def port_read(self, port: int, size: int, rip: int) -> int:
         value = 0x12345678 & (1 << 8 * size) - 1
@@ -116,6 +126,62 @@ class Host:
 
     def record(self, event: Event) -> None:
         self.events.append(event)
+
+    # time: timers as (tick, what to do), in order
+
+    def now(self) -> int:
+        return self.engine.clock + self.skipped
+
+    def next_deadline(self) -> int | None:
+        return self.timers[0][0] - self.skipped if self.timers else None
+
+    def run_timers(self) -> None:
+        while self.timers and self.timers[0][0] <= self.now():
+            self.timers.pop(0)[1]()
+
+    def skip_idle(self) -> bool:
+        if not self.timers:
+            return False
+        self.skipped += max(0, self.timers[0][0] - self.now())
+        self.run_timers()
+        return True
+
+    # interrupts: vectors wait in `requested`, by vCPU
+
+    def signals(self, vcpu: int) -> Signals:
+        return self.pins[vcpu]
+
+    def interrupt(self, vector: int, vcpu: int = 0) -> None:
+        self.requested.setdefault(vcpu, []).append(vector)
+        self.pins[vcpu].interrupt = True
+        self.pins[vcpu].kick()
+
+    def acknowledge(self, vcpu: int) -> int | None:
+        waiting = self.requested.get(vcpu, [])
+        vector = waiting.pop(0) if waiting else None
+        self.pins[vcpu].interrupt = bool(waiting)
+        return vector
+
+    def initialized(self, vcpu: int, *, power: bool = False) -> None:
+        self.inits.append(vcpu)
+
+    def read_msr(self, vcpu: int, index: int) -> int | None:
+        return None
+
+    def write_msr(self, vcpu: int, index: int, value: int) -> bool:
+        return False
+
+    def get_cr8(self, vcpu: int) -> int:
+        return self.cr8.get(vcpu, 0)
+
+    def set_cr8(self, vcpu: int, value: int) -> None:
+        self.cr8[vcpu] = value
+
+    def tsc_written(self, vcpu: int) -> None:
+        pass
+
+    def apic_enabled(self, vcpu: int) -> bool:
+        return False
 
     def has_own_handler(self, vector: int, handler: int) -> bool:
         return self.own(vector, handler)
@@ -143,10 +209,10 @@ def gate32(offset: int, selector: int, kind: int = 14, dpl: int = 0, present: in
 class Board:
     """An engine with its memory; ``m`` is RAM."""
 
-    def __init__(self, profile: Profile = INTEL, python_probe: bool = False) -> None:
+    def __init__(self, profile: Profile = INTEL, python_probe: bool = False, vcpus: int = 1) -> None:
         self.m = mmap.mmap(-1, RAM)
         self.host = Host()
-        self.engine = UnicornEngine(self.m, self.host, profile, python_probe=python_probe)
+        self.engine = UnicornEngine(self.m, self.host, profile, vcpus=vcpus, python_probe=python_probe)
         self.host.engine = self.engine
         for selector, value in GDT_VALUES.items():
             self.put(GDT + selector, value)
@@ -279,13 +345,17 @@ BITS = {"long64": 64, "prot32": 32, "real16": 16, "user64": 64, "user32": 32}
 
 @contextmanager
 def board(
-    source: str | bytes = b"", mode: str = "long64", profile: Profile = INTEL, python_probe: bool = False
+    source: str | bytes = b"",
+    mode: str = "long64",
+    profile: Profile = INTEL,
+    python_probe: bool = False,
+    vcpus: int = 1,
 ) -> Iterator[Board]:
     """A board that stands at the first instruction of ``source`` in ``mode``; HLT stubs in all gates."""
     state = STATES[mode]
     origin = state.rip
     code = assemble(source, BITS[mode], origin) if isinstance(source, str) else source
-    made = Board(profile, python_probe)
+    made = Board(profile, python_probe, vcpus)
     try:
         long = bool(state.efer & 0x400)
         if long:

@@ -37,13 +37,14 @@ def test_a_restored_engine_goes_on_as_the_first_time(at: int) -> None:
     with board(MIXED) as b:
         setup(b)
         b.run(at) if at else None
-        raw, memory, here = b.engine.capture(), bytes(b.m), picture(b)
+        raw, memory, here, cr8 = b.engine.capture(), bytes(b.m), picture(b), dict(b.host.cr8)
         assert b.engine.decode(raw) == b.state
         b.run(150)
         first = picture(b)
         dirty = [p for p in range(len(memory) >> 12) if memory[p << 12 : p + 1 << 12] != b.m[p << 12 : p + 1 << 12]]
         b.m[:] = memory
         b.engine.restore(raw, at, dirty)
+        b.host.cr8 = cr8
         assert picture(b) == here
         b.run(150)
         assert picture(b) == first

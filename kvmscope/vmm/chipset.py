@@ -1,0 +1,142 @@
+"""The chipset: which devices a machine has and how their lines are wired, as on a PC with one I/O APIC."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from kvmscope.vmm.clock import Clock
+from kvmscope.vmm.config import MachineConfig
+from kvmscope.vmm.devices.acpi_pm import AcpiPm
+from kvmscope.vmm.devices.bus import Bus
+from kvmscope.vmm.devices.debug_exit import DebugExit
+from kvmscope.vmm.devices.debugcon import DebugConsole
+from kvmscope.vmm.devices.device import Device, GuestRam
+from kvmscope.vmm.devices.fw_cfg import FwCfg
+from kvmscope.vmm.devices.i8042 import KeyboardController
+from kvmscope.vmm.devices.interrupts import ApicBus, Line, Signals
+from kvmscope.vmm.devices.ioapic import IoApic
+from kvmscope.vmm.devices.lapic import LocalApic
+from kvmscope.vmm.devices.lapic.registers import Reg
+from kvmscope.vmm.devices.pic import Pic
+from kvmscope.vmm.devices.post_code import PostCode
+from kvmscope.vmm.devices.reset import ResetControl, ResetKind
+from kvmscope.vmm.devices.testdev import TestDevice
+from kvmscope.vmm.devices.uart import Uart16550
+from kvmscope.x86.profiles import resolve
+
+__all__ = ["Chipset"]
+
+_TIMER_GSI: Final = 2
+"""I/O APIC input of ISA IRQ 0 (the MADT says so to the guest)."""
+_SCI: Final = 9
+
+_VIRTUAL_WIRE: Final = 0x700
+"""LVT LINT0: ExtINT, not masked (MP specification 1.4, section 3.6.2.2)."""
+_LINT1_NMI: Final = 0x400
+_PIC_SETUP: Final = (
+    *((0x20, 0x11), (0x21, 0x08), (0x21, 0x04), (0x21, 0x01), (0x21, 0xB8)),
+    *((0xA0, 0x11), (0xA1, 0x70), (0xA1, 0x02), (0xA1, 0x01), (0xA1, 0x8F)),
+)
+"""ICW1-4 and masks as a PC's firmware leaves them: vectors 08h and 70h; timer, keyboard, cascade and floppy open."""
+
+
+class Chipset:
+    """Bus, devices, interrupt controllers and the processors' pins."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        ram: GuestRam,
+        config: MachineConfig,
+        *,
+        kick: Callable[[int], None],
+        serial: Callable[[int], None],
+        debugcon: Callable[[int], None],
+        debug_exit: Callable[[int], None],
+        reset: Callable[[str], None],
+        suspend: Callable[[], None],
+        wake: Callable[[], None],
+    ) -> None:
+        profile = resolve(config.cpu)
+        vcpus = config.smp
+        self._reset = reset
+        self.signals = tuple(Signals(_kicker(kick, vcpu)) for vcpu in range(vcpus))
+        self.messages = ApicBus()
+        self.pic = Pic(self._pic_output)
+        self.ioapic = IoApic(self.messages)
+        self.messages.listeners.append(self.ioapic)
+        self.apics = tuple(
+            LocalApic(
+                vcpu,
+                clock,
+                self.messages,
+                self.signals[vcpu],
+                x2apic=profile.has("x2apic"),
+                tsc_deadline=profile.has("tsc_deadline_timer"),
+                bootstrap=vcpu == 0,
+                maxphyaddr=profile.maxphyaddr,
+                external=self.pic.acknowledge if vcpu == 0 else None,
+            )
+            for vcpu in range(vcpus)
+        )
+        # As KVM's reset state: the 8259s reach the first processor without further ado.
+        self.apics[0].values[Reg.LVT_LINT0] = _VIRTUAL_WIRE
+        self.exit = DebugExit(debug_exit)
+        self.acpi = AcpiPm(
+            clock,
+            self._irq(_SCI),
+            suspend=lambda _state: suspend(),
+            power_off=lambda: reset("the guest switched the machine off (ACPI S5)"),
+            wake=wake,
+        )
+        # The order decides who gets a port that two claim: the debug console has 0xe9.
+        devices: list[Device] = [
+            Uart16550(serial),
+            DebugConsole(debugcon),
+            self.exit,
+            TestDevice(self.set_gsi),
+            self.pic,
+            self.ioapic,
+            FwCfg(ram, config.memory, vcpus),
+            self.acpi,
+            ResetControl(self._asked),
+            KeyboardController(self._asked, self._irq(1), self._irq(12)),
+            PostCode(),
+        ]
+        self.bus = Bus(devices)
+
+    def firmware(self) -> None:
+        """Bring the devices to where a PC's firmware leaves them when it hands over to a boot loader."""
+        for port, value in _PIC_SETUP:
+            self.pic.port_write(port, 1, value)
+        first = self.apics[0]
+        first.write(Reg.SVR, 4, 0x1FF)
+        first.write(Reg.LVT_LINT0, 4, _VIRTUAL_WIRE)
+        first.write(Reg.LVT_LINT1, 4, _LINT1_NMI)
+
+    # lines
+
+    def _pic_output(self, level: bool) -> None:
+        self.apics[0].set_lint(0, level)
+
+    def _irq(self, irq: int) -> Line:
+        return lambda level: self.set_irq(irq, level)
+
+    def set_irq(self, irq: int, level: bool) -> None:
+        """An ISA interrupt line, 0 to 15: both controllers see it."""
+        self.pic.set_irq(irq, level)
+        self.ioapic.set_irq(_TIMER_GSI if irq == 0 else irq, level)
+
+    def set_gsi(self, gsi: int, level: bool) -> None:
+        """An input of the I/O APIC, 0 to 23; below 16 it is an ISA line."""
+        if gsi < 16:
+            self.pic.set_irq(gsi, level)
+        self.ioapic.set_irq(gsi, level)
+
+    def _asked(self, kind: ResetKind) -> None:
+        self._reset(f"the guest asked for a reset of the {'processors' if kind == 'init' else 'machine'}")
+
+
+def _kicker(kick: Callable[[int], None], vcpu: int) -> Callable[[], None]:
+    return lambda: kick(vcpu)
