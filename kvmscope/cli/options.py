@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from pathlib import Path
 from typing import Final, NoReturn
 
 from kvmscope.errors import UsageError
 from kvmscope.expr.nearest import nearest
 
-__all__ = ["SOURCE_SUFFIXES", "Parser", "existing_source", "memory", "positive", "seconds"]
+__all__ = [
+    "SOURCE_SUFFIXES",
+    "Parser",
+    "address",
+    "existing_file",
+    "existing_source",
+    "memory",
+    "positive",
+    "processors",
+    "seconds",
+    "variable",
+]
 
 SOURCE_SUFFIXES: Final = (".asm", ".s", ".S")
-_IMAGE_SUFFIXES: Final = (".flat", ".elf", ".bin", ".o", ".efi")
+MAX_SMP: Final = 16
+_VARIABLE: Final = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,6 +71,33 @@ def seconds(text: str) -> float:
     return value
 
 
+def processors(text: str) -> int:
+    """An argparse type: a number of processors."""
+    value = positive(text)
+    if value > MAX_SMP:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than the {MAX_SMP} processors a machine can have")
+    return value
+
+
+def address(text: str) -> int:
+    """An argparse type: an address below 4 GiB, in any radix."""
+    try:
+        value = int(text, 0)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 1 << 32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address below 4 GiB")
+    return value
+
+
+def variable(text: str) -> tuple[str, str]:
+    """An argparse type: ``NAME=VALUE`` of an environment."""
+    name, separator, value = text.partition("=")
+    if not separator or not _VARIABLE.fullmatch(name) or "\n" in value:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, on one line")
+    return name, value
+
+
 def memory(text: str) -> int:
     """An argparse type: ``64M``, with the header's bounds."""
     from kvmscope.reproducer.fields import memory_size
@@ -69,10 +109,10 @@ def memory(text: str) -> int:
     return value
 
 
-def existing_source(name: str) -> Path:
-    """The path of a source that is there.
+def existing_file(name: str) -> Path:
+    """The path of a source or image that is there.
 
-    Raises UsageError for a missing file (with the nearest name), a directory, or an image.
+    Raises UsageError for a missing file (with the nearest name) or a directory.
     """
     if not name:
         raise UsageError("the name of the file is empty")
@@ -83,20 +123,16 @@ def existing_source(name: str) -> Path:
         raise UsageError(f"{name}: no such file", hint=near_path(path))
     if path.is_dir():
         raise UsageError(f"{name} is a directory", hint=f"kvmscope test {name} runs every reproducer in it")
-    if path.suffix.lower() in _IMAGE_SUFFIXES or _is_elf(path):
-        raise UsageError(
-            f"{name} is an image, and this version of kvmscope runs sources only",
-            hint=f"sources end in {', '.join(SOURCE_SUFFIXES)}",
-        )
     return path
 
 
-def _is_elf(path: Path) -> bool:
-    if not path.is_file():
-        # What is read from a pipe (/dev/stdin, <(...)) would be missing from the source.
-        return False
-    try:
-        with path.open("rb") as file:
-            return file.read(4) == b"\x7fELF"
-    except OSError:
-        return False
+def existing_source(name: str) -> Path:
+    """The path of a source that is there.  Raises UsageError as `existing_file`, and for an image."""
+    from kvmscope.reproducer.images import is_image
+
+    path = existing_file(name)
+    if is_image(path):
+        raise UsageError(
+            f"{name} is an image, and a source is wanted", hint=f"sources end in {', '.join(SOURCE_SUFFIXES)}"
+        )
+    return path

@@ -6,33 +6,45 @@ import re
 import sys
 from typing import TYPE_CHECKING, Final
 
-from kvmscope.cli.options import Parser, existing_source, memory, positive, seconds
-from kvmscope.errors import KvmscopeError
+from kvmscope.cli.options import Parser, address, existing_file, memory, positive, processors, seconds, variable
+from kvmscope.errors import KvmscopeError, UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from pathlib import Path
 
+    from kvmscope.reproducer.document import Reproducer
     from kvmscope.reproducer.verdict import Result
 
 __all__ = ["harmless", "main"]
 
 
+_MODES: Final = ("real16", "prot32", "long64")
+
+
 def _parser() -> Parser:
     parser = Parser(
         prog="kvmscope run",
-        description="Run a reproducer. Serial output goes to stdout, one verdict line to stderr.",
+        description="Run a reproducer or an image. Serial output goes to stdout, one verdict line to stderr.",
         epilog="exit status: 0 pass, 1 fail, 2 usage or assembly error, 77 skip, 124 out of budget",
         allow_abbrev=False,
     )
-    parser.add_argument("file", metavar="FILE", help="a source with or without a kvmscope header")
+    parser.add_argument("file", metavar="FILE", help="a source (.asm, .s, .S), or an image: .flat, .elf, raw bytes")
     parser.add_argument("args", metavar="ARGS", nargs="*", help="the guest's arguments (after -- if one begins with -)")
     parser.add_argument("--engine", default="unicorn", help="unicorn (built in) or kvm")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.add_argument("--max-instructions", type=positive, metavar="N", help="budget of instructions")
     parser.add_argument("--timeout", type=seconds, metavar="S", help="budget of wall-clock seconds")
-    parser.add_argument("--smp", type=positive, metavar="N", help="number of processors")
+    parser.add_argument("--smp", type=processors, metavar="N", help="number of processors")
     parser.add_argument("--memory", type=memory, metavar="SIZE", help="size of memory: 64M")
     parser.add_argument("--cpu", metavar="PROFILE", help="CPU profile")
+    parser.add_argument("--args", metavar="TEXT", dest="line", help="the guest's arguments as one text, before ARGS")
+    images = parser.add_argument_group("images")
+    images.add_argument("--env", type=variable, action="append", metavar="K=V", help="a variable of the environment")
+    images.add_argument("--mode", choices=_MODES, help="start in this mode, with boot's own tables")
+    images.add_argument("--address", type=address, metavar="A", help="where raw bytes go (default: the mode's origin)")
+    images.add_argument("--entry", metavar="A", help="address or symbol of the first instruction")
+    images.add_argument("--rom", action="store_true", help="a ROM that ends below 4 GiB: start as after reset")
     parser.add_argument("--cross-check", action="store_true", help="assemble with every assembler and show differences")
     parser.add_argument("-v", "--verbose", action="store_true", help="explain how the run ended")
     return parser
@@ -57,8 +69,7 @@ def main(argv: list[str]) -> int:
 
 
 def _run(options: Namespace) -> Result:
-    path = existing_source(options.file)
-    from kvmscope.reproducer.document import load
+    path = existing_file(options.file)
     from kvmscope.reproducer.runner import Overrides, check_cpu, check_engine, run
 
     check_engine(options.engine)
@@ -68,18 +79,50 @@ def _run(options: Namespace) -> Result:
         memory=options.memory,
         cpu=options.cpu,
         smp=options.smp,
-        args=tuple(options.args) or None,
+        args=tuple(([options.line] if options.line else []) + options.args) or None,
         max_instructions=options.max_instructions,
         timeout=options.timeout,
     )
     return run(
-        load(path),
+        _load(path, options),
         engine=options.engine,
         overrides=overrides,
         on_output=None if options.json else _write,
         cross_check=options.cross_check,
         explain=options.verbose,
     )
+
+
+def _load(path: Path, options: Namespace) -> Reproducer:
+    """A source, or an image that the options say how to start."""
+    from kvmscope.reproducer.images import ImageOptions, is_image, open_image
+    from kvmscope.vmm.config import Mode
+
+    asked = ImageOptions(
+        mode=Mode(options.mode) if options.mode else None,
+        address=options.address,
+        entry=_entry(options.entry),
+        rom=options.rom,
+        environment=dict(options.env or ()),
+    )
+    if is_image(path) or asked.rom or asked.mode is not None:
+        return open_image(path, asked)
+    if asked.given:
+        raise UsageError(
+            f"{path} is a source: its header says how it starts", hint="--env, --address, --entry are for images"
+        )
+    from kvmscope.reproducer.document import load
+
+    return load(path)
+
+
+def _entry(text: str | None) -> int | str | None:
+    if text is None:
+        return None
+    try:
+        return int(text, 0)
+    except ValueError:
+        return text
 
 
 def _print_document(result: Result) -> None:

@@ -22,6 +22,8 @@ def assemble_reproducer(reproducer: Reproducer, *, cross_check: bool) -> Assembl
 
     The key is everything the outcome depends on, the text itself included, so that a hit is never another program.
     """
+    if reproducer.image is not None:
+        return Assembly(reproducer.image, (), "")
     key = (reproducer.source, reproducer.bits, reproducer.syntax, reproducer.origin, reproducer.backend, cross_check)
     with _lock:
         found = _cache.get(key)

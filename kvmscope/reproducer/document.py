@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from kvmscope.asm.image import Syntax
+from kvmscope.asm.image import Image, Syntax
 from kvmscope.errors import ExpressionError, ReproducerError, UsageError
 from kvmscope.expr import Expression
 from kvmscope.expr import parse as parse_expression
@@ -91,11 +91,18 @@ class Reproducer:
     """First and last line of the header; None: the file has none and runs with the defaults."""
     lines: Mapping[str, int] = field(default_factory=dict)
     """The file's line of each header key, dotted: ``registers.rax``."""
+    image: Image | None = None
+    """The program of a file that is an image: nothing is assembled."""
 
     @property
     def bits(self) -> int:
         """Code size at entry: 16, 32 or 64."""
         return self.config.mode.bits
+
+    @property
+    def self_judging(self) -> bool:
+        """An image that says itself whether it passed: by its exit status, as kvm-unit-tests do."""
+        return self.image is not None and not self.config.mode.declared
 
     @property
     def timeout(self) -> float:

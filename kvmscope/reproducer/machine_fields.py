@@ -39,7 +39,7 @@ _WORDS: Final = {"u8": 1, "u16": 2, "u32": 4, "u64": 8}
 
 def machine_config(fields: Fields) -> MachineConfig:
     """The machine a header describes.  Raises ReproducerError at the key that is wrong."""
-    mode = fields.choice("mode", {word.value: word for word in Mode}, Mode.LONG64)
+    mode = fields.choice("mode", {word.value: word for word in _PAGING}, Mode.LONG64)
     paging = _paging(fields, mode)
     ring = fields.one_of("ring", (0, 3))
     if ring == 3 and mode is Mode.REAL16:

@@ -12,6 +12,7 @@ from xml.sax.saxutils import escape, quoteattr
 from kvmscope.errors import UsageError
 from kvmscope.reproducer.suite import Outcome
 from kvmscope.reproducer.verdict import Result, Verdict
+from kvmscope.reproducer.kut import count
 
 __all__ = ["junit_xml", "result_document", "tap_line", "write_junit"]
 
@@ -34,6 +35,21 @@ def result_document(result: Result) -> dict[str, object]:
             {"text": item.text, "line": item.line, "ok": item.ok, "value": item.value, "message": item.message}
             for item in result.expectations
         ],
+        "report": _report(result),
+    }
+
+
+def _report(result: Result) -> dict[str, object] | None:
+    guest = result.guest
+    if guest is None:
+        return None
+    counts = count(guest.lines)
+    return {
+        "status": guest.status,
+        "passed": counts.passed,
+        "failed": counts.failed,
+        "skipped": counts.skipped,
+        "lines": [{"kind": line.kind.value, "text": line.text} for line in guest.lines],
     }
 
 

@@ -42,6 +42,7 @@ class Overrides:
     args: tuple[str, ...] | None = None
     max_instructions: int | None = None
     timeout: float | None = None
+    environment: Mapping[str, str] | None = None
 
     def apply(self, reproducer: Reproducer) -> Reproducer:
         """The reproducer with these in force."""
@@ -57,6 +58,7 @@ class Overrides:
             cpu=config.cpu if self.cpu is None else self.cpu,
             smp=config.smp if self.smp is None else self.smp,
             args=config.args if self.args is None else self.args,
+            environment=config.environment if self.environment is None else self.environment,
             budget=budget,
         )
         # What the command line has said does not stand in the header.
@@ -201,8 +203,10 @@ def _judged(machine: Machine, reproducer: Reproducer, base: Result, stop: Stop, 
     snapshot = machine.snapshot()
     result = judged(reproducer, snapshot, stop, machine.image.symbols, machine.debug_exit, base)
     # The other ends are told in full by the summary.
-    unexpected = stop.reason in (StopReason.EXCEPTION, StopReason.TRIPLE_FAULT) and result.verdict is not Verdict.PASS
-    if explained or unexpected:
+    unexpected = stop.reason in (StopReason.EXCEPTION, StopReason.TRIPLE_FAULT)
+    if reproducer.self_judging:
+        unexpected = stop.reason not in (StopReason.DEBUG_EXIT, StopReason.BUDGET)
+    if explained or (unexpected and result.verdict is not Verdict.PASS):
         from kvmscope.debug.explain import explain
 
         result = replace(result, explanation=explain(stop, snapshot, machine.image))
@@ -238,6 +242,10 @@ def judged(
         registers=register_values(snapshot.cpu),
         notes=(*base.notes, *_unmentioned(reproducer, stop)),
     )
+    if reproducer.self_judging:
+        from kvmscope.reproducer.image_verdict import judge_image
+
+        return judge_image(result, stop)
     return _verdict(result, reproducer, stop)
 
 

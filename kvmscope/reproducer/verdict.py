@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from kvmscope.asm.image import Diagnostic
     from kvmscope.debug.explain import Explanation
+    from kvmscope.reproducer.image_verdict import GuestReport
     from kvmscope.vmm.engine import Stop
     from kvmscope.vmm.events import Event
     from kvmscope.vmm.snapshot import Snapshot
@@ -74,6 +75,8 @@ class Result:
     diagnostics: tuple[Diagnostic, ...] = ()
     notes: tuple[str, ...] = ()
     explanation: Explanation | None = None
+    guest: GuestReport | None = None
+    """What an image says of itself; None for a source."""
     out_of_budget: bool = False
     seconds: float = 0.0
 

@@ -54,7 +54,7 @@ def test_json(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     document = json.loads(capfd.readouterr().out)
     assert set(document) == {
         *("verdict", "engine", "instructions", "stop", "exit_status", "registers", "serial", "exceptions"),
-        *("vmexits", "expectations"),
+        *("vmexits", "expectations", "report"),
     }
     assert (document["verdict"], document["engine"], document["instructions"], document["exit_status"]) == (
         "pass",
@@ -172,8 +172,8 @@ def test_a_source_may_come_through_a_pipe(tmp_path: Path) -> None:
     [
         ('[registers]\n; rbx = 1\n; rax = "nowhere"', [], "t.asm:4: registers: rax = nowhere"),
         ('title = "x"\n; entry = "nowhere"', [], "t.asm:3: entry"),
-        ("smp = 2", [], "t.asm:2: smp"),
-        ("smp = 1", ["--smp", "2"], "smp"),
+        ("smp = 17", [], "t.asm:2: smp"),
+        ("smp = 1", ["--smp", "17"], "kvmscope: argument --smp"),
         ('[handlers]\n; "#PF" = "nowhere"', [], "t.asm:3: "),
         ('[[memory]]\n; address = "nowhere"\n; hex = "90"', [], "t.asm:2: "),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvmscope.asm.image import Image, Section
-from kvmscope.errors import EngineError, GuestImageError, KvmscopeError, ReproducerError
+from kvmscope.errors import GuestImageError, KvmscopeError, ReproducerError
 from kvmscope.vmm.boot import Boot, prepare, stub_address
 from kvmscope.vmm.boot.layout import GDT_BASE, IDT_BASE, IST_TOPS, LDT_BASE, RSP0_STACK_TOP, STUB, TSS_BASE, TSS_LIMIT
 from kvmscope.vmm.config import DescriptorInit, HandlerInit, MachineConfig, MemoryInit, Mode, PageInit, Paging
@@ -281,7 +281,7 @@ WRONG: list[tuple[dict[str, object], type[KvmscopeError], str, str]] = [
     ({"memory": 4 << 30}, ReproducerError, "Memory is a multiple", ""),
     ({"memory": (1 << 20) + 1}, ReproducerError, "Memory is a multiple", ""),
     ({"memory": 1 << 20}, GuestImageError, "Section .text does not lie in memory", "origin"),
-    ({"smp": 2}, EngineError, "The machine has one processor", ""),
+    ({"smp": 17}, ReproducerError, "A machine has 1 to 16 vCPUs, not 17", ""),
     ({"contents": (MemoryInit(0xFFFFFF, b"ab", line=7),)}, ReproducerError, "memory 0xffffff lies outside", ""),
     ({"contents": (MemoryInit(-1, b"ab"),)}, ReproducerError, "memory -0x1 lies outside", ""),
     ({"contents": (MemoryInit(0, words=((1, 256),)),)}, ReproducerError, "0x100 does not fit in 1 byte", ""),
