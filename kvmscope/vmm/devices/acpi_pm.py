@@ -58,7 +58,8 @@ class AcpiPm(Device):
 
     ``suspend(3)`` is called when SLP_EN is written with the type of S3, ``power_off`` with that of S5, and ``wake`` when
     an enabled event comes while suspended; by then the status has WAK_STS, and firmware goes to the waking vector.
-    The timer counts at 3.579545 MHz from the clock; ``timer_bits`` is 24 or 32.
+    The timer counts at 3.579545 MHz from the clock; ``timer_bits`` is 24 or 32.  ``remap`` has the bus look at the ports
+    anew.
     """
 
     name = "acpi-pm"
@@ -71,11 +72,13 @@ class AcpiPm(Device):
         power_off: Callable[[], None],
         wake: Callable[[], None],
         timer_bits: int = 24,
+        remap: Callable[[], None] = lambda: None,
     ) -> None:
         self._clock = clock
         self._sci = sci
         self._suspend, self._power_off, self._wake = suspend, power_off, wake
         self._timer_bits = timer_bits
+        self._remap = remap
         self._timer = clock.timer(self._update)
         self._base: int | None = PM_BASE
         self._status = self._enable = self._control = 0
@@ -92,9 +95,11 @@ class AcpiPm(Device):
         self.ports = (*base, GPE0, Range(SMI_COMMAND, 2, access=1))
 
     def relocate(self, base: int | None) -> None:
-        """Move the PM registers (None: nowhere), as the PM function's PMBASE says; the caller has the bus look anew."""
-        self._base = base
-        self._lay()
+        """Move the PM registers (None: nowhere), as the PM function's PMBASE says."""
+        if base != self._base:
+            self._base = base
+            self._lay()
+            self._remap()
 
     # time
 

@@ -24,6 +24,7 @@ class Box:
             lambda: self.calls.append("off"),
             lambda: self.calls.append("wake"),
             timer_bits,
+            lambda: self.bus.remap(),
         )
         self.bus = Bus((self.pm,))
 
@@ -174,15 +175,16 @@ def test_power_off() -> None:
 
 def test_relocation() -> None:
     box = Box()
+    saved = box.bus.save()
     box.pm.relocate(0xB000)
-    box.bus.remap()
     box.write(0xB004, 0x0400)
     assert box.read(0xB004) == 0x0400
     assert box.read(CONTROL) == 0xFFFF
     box.pm.relocate(None)
-    box.bus.remap()
     assert box.read(0xB004) == 0xFFFF
     assert box.read(0xB2, 1) == 0
+    box.bus.restore(saved)
+    assert box.read(CONTROL) == 0
 
 
 def test_save_and_restore() -> None:
