@@ -132,3 +132,35 @@ message_at: .long 0
 stack:
 """
 """Reports three checks and exits with 0."""
+
+
+def assembled(directory: Path, source: str, *, name: str = "guest.flat", bss: int = 0x1000) -> Path:
+    """A multiboot ELF image of 32-bit code (Intel syntax) at 4 MiB; it starts at ``start``.  Needs no tools."""
+    from kvmscope.asm import assemble
+
+    header = f"        .long 0x1badb002, 0, {-0x1BADB002 & 0xFFFFFFFF:#x}\n"
+    assembly = assemble(header + source, bits=32, origin=0x400000, cross_check=False)
+    assert assembly.image is not None, assembly.diagnostics
+    (section,) = assembly.image.sections
+    symbols = tuple((symbol, value, 0x12, 1) for symbol, value in assembly.image.symbols.items())
+    size = len(section.data) + bss
+    path = directory / name
+    path.write_bytes(
+        elf((Segment(0x400000, section.data, size, 7),), entry=assembly.image.symbols["start"], symbols=symbols)
+    )
+    return path
+
+
+def says(text: str, code: int = 0) -> str:
+    """A guest that prints ``text`` and writes ``code`` to the debug-exit port."""
+    data = ", ".join(str(byte) for byte in text.encode())
+    return f"""
+start:  mov     esi, offset text
+        mov     edx, 0x3f8
+        mov     ecx, {len(text)}
+        rep     outsb
+        mov     eax, {code}
+        out     0xf4, eax
+        hlt
+text:   .byte   {data or 0}
+"""
