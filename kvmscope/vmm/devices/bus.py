@@ -20,7 +20,7 @@ class Bus:
         self.devices: tuple[Device, ...] = tuple(devices)
         self._ports: dict[int, tuple[Device, int]] = {}
         """Port to (device, widest access that stays inside the range)."""
-        self._viewed: tuple[tuple[DeviceState, ...], tuple[DeviceView, ...]] | None = None
+        self._viewed: tuple[tuple[tuple[DeviceState, int], ...], tuple[DeviceView, ...]] | None = None
         self._memory: tuple[tuple[int, int, int, Device], ...] = ()
         self.remap()
 
@@ -110,7 +110,7 @@ class Bus:
 
     def views(self) -> tuple[DeviceView, ...]:
         """Every device, decoded; the same object while nothing has changed."""
-        state = self.save()
+        state = tuple((device.save(), device.live()) for device in self.devices)
         if self._viewed is None or self._viewed[0] != state:
             self._viewed = state, tuple(device.view() for device in self.devices)
         return self._viewed[1]
