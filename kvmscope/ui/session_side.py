@@ -87,6 +87,12 @@ class ReportingMachine:
     def reset(self) -> None:
         self._machine.reset()
 
+    def select(self, vcpu: int) -> None:
+        self._machine.select(vcpu)
+
+    def freeze(self, vcpus: Iterable[int]) -> None:
+        self._machine.freeze(vcpus)
+
 
 def to_explain(snapshot: Snapshot) -> Stop | ExceptionEvent | None:
     """What a user wants to understand here: why the guest ended, or else the last exception raised."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from kvmscope.debug.commands.devices import device_names
 from kvmscope.debug.commands.editing import EDITING
 from kvmscope.debug.commands.looking import INFO, LOOKING, display_lines, help_lines
 from kvmscope.debug.commands.model import Action, ActionKind, Command, CommandContext, CommandResult, find_command
 from kvmscope.debug.commands.moving import MOVING
+from kvmscope.debug.commands.vcpus import VCPUS, vcpu_names
 from kvmscope.errors import UsageError
 from kvmscope.x86.registers import KNOWN_NAMES
 
@@ -32,6 +34,9 @@ __all__ = [
 _WORD = re.compile(r"\s*([A-Za-z][\w-]*)(?:/(\S*))?\s*(.*)", re.DOTALL)
 _PREFIX = re.compile(r"\s*([A-Za-z][\w-]*)(?:/\S*)?\s+(.*)", re.DOTALL)
 _LAST_WORD = re.compile(r"[\w.$]*$")
+_LOCKING: Final = "scheduler-locking"
+_INFO_NAMES: Final = {"devices": device_names, "vcpus": vcpu_names, "threads": vcpu_names}
+"""What follows a topic of ``info`` that has names of its own."""
 
 
 def _help(argument: str, letters: str, context: CommandContext) -> CommandResult:
@@ -45,6 +50,7 @@ COMMANDS: Final = (
     *MOVING,
     *EDITING,
     *LOOKING,
+    *VCPUS,
     Command("help", ("h",), "help [COMMAND]", "The commands", _help, "command"),
 )
 """Every command."""
@@ -82,6 +88,12 @@ def complete(line: str, context: CommandContext | None = None) -> list[str]:
     argument = match.group(2)
     if command.complete == "info" and " " not in argument:
         return [f"{match.group(1)} {topic}" for topic in INFO if topic.startswith(argument)]
+    head, _, rest = argument.lstrip().partition(" ")
+    if command.complete == "info" and head in _INFO_NAMES and context is not None:
+        start = len(line) - len(rest)
+        return [line[:start] + name for name in _INFO_NAMES[head](context) if name.startswith(rest)]
+    if command.name == "set" and len(head) > 1 and _LOCKING.startswith(head):
+        return [f"set {_LOCKING} {word}" for word in ("on", "off") if word.startswith(rest)]
     last = _LAST_WORD.search(line)
     start = last.start() if last else len(line)
     return [line[:start] + word for word in _words(command, line[start:], context)]
@@ -95,6 +107,8 @@ def _words(command: Command, part: str, context: CommandContext | None) -> list[
         known = labels
     elif command.complete == "breakpoint":
         known = [str(b.number) for b in context.debugger.breakpoints] if context is not None else []
+    elif command.complete == "vcpu":
+        known = [*(vcpu_names(context) if context is not None else []), "others"]
     elif command.complete in ("expression", "register", "info"):
         registers = sorted(KNOWN_NAMES)
         if part.startswith("$"):

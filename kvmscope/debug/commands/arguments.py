@@ -98,16 +98,16 @@ def split_condition(text: str) -> tuple[str, str]:
     return (text[: match.start()].strip(), match.group(1).strip()) if match else (text.strip(), "")
 
 
-def numbers(text: str) -> list[int]:
-    """``1 3 5-7`` -> [1, 3, 5, 6, 7].  Raises UsageError."""
+def numbers(text: str, what: str = "breakpoint") -> list[int]:
+    """``1 3 5-7`` -> [1, 3, 5, 6, 7].  Raises UsageError, which says of ``what`` they are the numbers."""
     out: list[int] = []
     for word in text.replace(",", " ").split():
         match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", word)
         if not match:
-            raise UsageError(f"{word!r} is no breakpoint number")
+            raise UsageError(f"{word!r} is no {what} number")
         first = int(match.group(1))
         last = int(match.group(2) or first)
         if not first <= last < first + 1000:
-            raise UsageError(f"{word!r} is no range of breakpoint numbers")
+            raise UsageError(f"{word!r} is no range of {what} numbers")
         out.extend(range(first, last + 1))
     return out

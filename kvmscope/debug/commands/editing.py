@@ -6,6 +6,7 @@ import re
 
 from kvmscope.debug.commands.arguments import evaluate_int, location, numbers, parse_expression, split_condition
 from kvmscope.debug.commands.model import Action, ActionKind, Command, CommandContext, CommandResult
+from kvmscope.debug.commands.vcpus import scheduler_locking
 from kvmscope.errors import UsageError
 from kvmscope.expr import nearest
 from kvmscope.x86.registers import KNOWN_NAMES, register_width
@@ -82,6 +83,8 @@ def _watch(argument: str, letters: str, context: CommandContext) -> CommandResul
 
 
 def _set(argument: str, letters: str, context: CommandContext) -> CommandResult:
+    if argument.startswith("scheduler-locking"):
+        return scheduler_locking(argument.removeprefix("scheduler-locking"), context)
     if argument.startswith("var "):
         argument = argument[4:]
     target, equals, text = argument.partition("=")
@@ -164,7 +167,14 @@ EDITING = (
     Command("disable", ("dis",), "disable [N...]", "Switch breakpoints off", _disable, "breakpoint"),
     Command("condition", (), "condition N [EXPR]", "Give a breakpoint a condition", _condition, "breakpoint"),
     Command("watch", ("rwatch", "awatch"), "watch EXPR", "Not supported yet", _watch, "expression"),
-    Command("set", (), "set $REG = EXPR | set {u32}ADDR = EXPR", "Change a register or memory", _set, "register"),
+    Command(
+        "set",
+        (),
+        "set $REG = EXPR | set {u32}ADDR = EXPR | set scheduler-locking on|off",
+        "Change a register or memory; on: only the selected vCPU gets turns",
+        _set,
+        "register",
+    ),
     Command("undisplay", (), "undisplay [N...]", "Take displays away", _undisplay),
     Command("load", ("file", "open", "edit", "e"), "load FILE", "Open a file", _open, "file"),
     Command("save", ("w", "write"), "save [FILE]", "Save the file", _save, "file"),

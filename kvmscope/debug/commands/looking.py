@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from kvmscope.debug.commands.arguments import evaluate_int, evaluate_text, location
+from kvmscope.debug.commands.devices import info_devices
 from kvmscope.debug.commands.model import Command, CommandContext, CommandResult
+from kvmscope.debug.commands.vcpus import info_vcpus
 from kvmscope.debug.examine import examine, format_value, parse_format, telescope
 from kvmscope.debug.explain import explain
 from kvmscope.debug.explain.delivery import gate_entry
@@ -275,6 +277,8 @@ INFO: dict[str, tuple[str, Callable[[str, CommandContext], list[str]]]] = {
     "tss": ("", _info_tss),
     "display": ("", _info_display),
     "events": ("", _info_events),
+    "devices": ("[NAME]", info_devices),
+    "vcpus": ("[N...]", info_vcpus),
 }
 """Topic -> (arguments, what shows it)."""
 _INFO_ALIASES = {
@@ -283,6 +287,9 @@ _INFO_ALIASES = {
     "b": "breakpoints",
     "functions": "symbols",
     "all-registers": "registers",
+    "threads": "vcpus",
+    "thread": "vcpus",
+    "d": "display",
 }
 
 
@@ -308,7 +315,8 @@ LOOKING = (
             "expression"),
     Command("explain", ("why",), "explain [last]", "Why the machine stopped, or the last exception", _explain),
     Command("walk", (), "walk [read|write|fetch] ADDR", "The page walk of an access", _walk, "expression"),
-    Command("info", ("i",), "info TOPIC", "registers breakpoints line symbols idt gdt tss display events", _info, "info"),
+    Command("info", ("i",), "info TOPIC", "registers breakpoints line symbols idt gdt tss display events devices vcpus", _info,
+            "info"),
 )  # fmt: skip
 """The table of these commands."""
 

@@ -54,11 +54,13 @@ class CommandResult:
 
 
 class EditableMachine(DebuggedMachine, Protocol):
-    """A machine whose state can be edited and reset."""
+    """A machine whose state can be edited and reset, and whose vCPUs can be chosen and held."""
 
     def write_register(self, name: str, value: int) -> object: ...
     def write_memory(self, physical: int, data: bytes) -> object: ...
     def reset(self) -> object: ...
+    def select(self, vcpu: int) -> object: ...
+    def freeze(self, vcpus: Iterable[int]) -> object: ...
 
 
 @dataclass
@@ -97,7 +99,7 @@ class Command:
     help: str
     handler: Handler
     complete: str = ""
-    """What its argument is: ``location``, ``expression``, ``register``, ``info``, ``breakpoint``, ``command``."""
+    """What its argument is: ``location``, ``expression``, ``register``, ``info``, ``breakpoint``, ``vcpu``, ``set``, ``command``."""
 
 
 def find_command(word: str, commands: Iterable[Command]) -> Command:
