@@ -67,8 +67,10 @@ class ReportLine:
     """Behind ``PASS: ``, prefixes and all."""
     number: int
     """Line of the output, from 0."""
+    begin: int
+    """Offset in the output of its first byte."""
     end: int
-    """Offset in the output of the first byte behind the line."""
+    """Offset of the first byte behind it, its end included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +88,21 @@ class Counts:
 _KINDS: Final = {kind.value.encode(): kind for kind in Kind}
 
 
-def _finished_lines(output: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """(number, line without its end, offset behind it); a line without an end is finished by the guest's own."""
+def _lines(output: bytes) -> Iterator[tuple[int, bytes, int, int]]:
+    """(number, line without its end, offset of its first byte, offset behind it); the last may have no end."""
     at = number = 0
     while at < len(output):
         end = output.find(b"\n", at)
         stop, after = (len(output), len(output)) if end < 0 else (end, end + 1)
-        yield number, output[at:stop].rstrip(b"\r"), after
+        yield number, output[at:stop].rstrip(b"\r"), at, after
         at, number = after, number + 1
 
 
 def report_lines(output: bytes) -> tuple[ReportLine, ...]:
     """The lines of a guest's output that report a check."""
     return tuple(
-        ReportLine(_KINDS[line[:4]], line[6:].decode("utf-8", "backslashreplace"), number, end)
-        for number, line, end in _finished_lines(output)
+        ReportLine(_KINDS[line[:4]], line[6:].decode("utf-8", "backslashreplace"), number, begin, end)
+        for number, line, begin, end in _lines(output)
         if line[:4] in _KINDS
     )
 
@@ -114,7 +116,7 @@ def count(lines: Sequence[ReportLine]) -> Counts:
 def summary(output: bytes) -> str:
     """``(10 tests, 1 skipped)`` from report_summary()'s line among the last five; empty without one."""
     prefix = b"SUMMARY: "
-    found = [line for _, line, _ in _finished_lines(output)][-5:]
+    found = [line for _, line, _, _ in _lines(output)][-5:]
     parts = [
         f"({line.removeprefix(prefix).decode('utf-8', 'backslashreplace')})"
         for line in found

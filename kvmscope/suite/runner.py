@@ -193,6 +193,8 @@ def _run(machine: Machine, emit: Callable[[bytes], None] | None) -> Stop:
 
 
 def _judged(job: Job, machine: Machine, stop: Stop, notes: tuple[str, ...], seconds: float) -> Outcome:
+    from kvmscope.vmm.engine import StopReason
+
     word, reason, status = _verdict(job, stop)
     output = machine.serial
     return Outcome(
@@ -205,7 +207,7 @@ def _judged(job: Job, machine: Machine, stop: Stop, notes: tuple[str, ...], seco
         instructions=machine.tick,
         seconds=seconds,
         notes=notes,
-        details=_details(machine, stop) if word.bad else (),
+        details=_details(machine, stop) if word.bad and stop.reason is not StopReason.DEBUG_EXIT else (),
         lines=report_lines(output),
     )
 
