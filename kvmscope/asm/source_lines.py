@@ -77,8 +77,8 @@ class SourceLines:
         return out
 
     @cached_property
-    def _starts(self) -> frozenset[int]:
-        return frozenset(row.start for row in self._table.rows if row.statement)
+    def _begins(self) -> frozenset[int]:
+        return frozenset(at for lines in self._statements.values() for places in lines.values() for at in places)
 
     @property
     def files(self) -> list[str]:
@@ -97,9 +97,9 @@ class SourceLines:
         row = self._row(address)
         return SourcePlace(self._table.files[row.file], row.line) if row else None
 
-    def starts_statement(self, address: int) -> bool:
-        """True where a statement begins: a good place to stop."""
-        return address in self._starts
+    def begins_line(self, address: int) -> bool:
+        """True where a line begins with a statement: a good place to stop, unlike those in the middle of a line."""
+        return address in self._begins
 
     def addresses(self, file: str, line: int) -> tuple[int, ...]:
         """Addresses at which ``line`` begins, or the next line of the file that has code; empty after the last.

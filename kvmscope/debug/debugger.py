@@ -23,9 +23,10 @@ from kvmscope.vmm.events import Event, ExceptionEvent
 from kvmscope.vmm.snapshot import Snapshot
 from kvmscope.x86.state import CpuState, Seg
 
-__all__ = ["DebuggedMachine", "Debugger"]
+__all__ = ["CALLS", "DebuggedMachine", "Debugger", "stack_pointer"]
 
-_CALLS: Final = frozenset({"call", "lcall", "int", "int3", "into", "syscall", "sysenter"})
+CALLS: Final = frozenset({"call", "lcall", "int", "int3", "into", "syscall", "sysenter"})
+"""Instructions that lead to code which returns behind them."""
 _RETURNS: Final = frozenset({"ret", "retf", "retfq", "iret", "iretd", "iretq", "sysret", "sysretq", "sysexit"})
 _FIRST_WINDOW: Final = 512
 _GROWTH: Final = 8
@@ -80,7 +81,7 @@ class Debugger:
             if stop.reason is not StopReason.STEP:
                 return stop
             if done % _CANCEL_EVERY == 0 and cancel is not None and cancel.is_set():
-                return self._paused()
+                return self.paused()
             stop = self.machine.step()
         return stop
 
@@ -88,42 +89,42 @@ class Debugger:
         """Like `step`, but a call, a software interrupt, a system call or a REP instruction runs to its end."""
         guest = self._guest()
         found = decode(guest)
-        if found is None or not (found.mnemonic in _CALLS or found.rep):
+        if found is None or not (found.mnemonic in CALLS or found.rep):
             return self.machine.step()
         cpu = guest.cpu
         target = self._linear_after(cpu, len(found.data))
         if found.rep:
             return self._run_to({target}, lambda now: True, cancel)
-        depth = _stack_pointer(cpu)
+        depth = stack_pointer(cpu)
         # A recursive call reaches the same address deeper down the stack: that is not yet our return.
-        return self._run_to({target}, lambda now: _stack_pointer(now) >= depth or now.cpl != cpu.cpl, cancel)
+        return self._run_to({target}, lambda now: stack_pointer(now) >= depth or now.cpl != cpu.cpl, cancel)
 
     def out(self, *, cancel: threading.Event | None = None) -> Stop:
         """Run until the present function or handler returns: the return that finds RSP at or above where it is now.
 
         Calls made on the way and exceptions delivered meanwhile are run to their end, whatever stack they use.
         """
-        base = _stack_pointer(self._cpu())
+        base = stack_pointer(self._cpu())
         deliveries = steps = 0
         while True:
             steps += 1
             if steps % _CANCEL_EVERY == 0 and cancel is not None and cancel.is_set():
-                return self._paused()
+                return self.paused()
             guest = self._guest()
             found = decode(guest)
             name = found.mnemonic if found is not None else ""
-            ours = name in _RETURNS and not deliveries and _stack_pointer(guest.cpu) >= base
+            ours = name in _RETURNS and not deliveries and stack_pointer(guest.cpu) >= base
             if name == "call":
                 stop, delivered = self.over(cancel=cancel), False
             else:
-                stop, delivered = self._traced_step()
+                stop, delivered = self.traced_step()
             if stop.reason is not StopReason.STEP or (ours and not delivered):
                 return stop
             if delivered:
                 deliveries += 1
             elif deliveries and name.startswith("iret"):
                 deliveries -= 1
-            hit = self._hit_here(stop)
+            hit = self.hit_here(stop)
             if hit is not None:
                 return hit
 
@@ -159,7 +160,7 @@ class Debugger:
                 return self.machine.goto(frame)
             if cancel is not None and cancel.is_set():
                 self.machine.goto(here)
-                return self._paused()
+                return self.paused()
         return self.machine.goto(here - 1)
 
     def back_out(self, *, cancel: threading.Event | None = None) -> Stop:
@@ -168,7 +169,7 @@ class Debugger:
         frame = self._search_frame(here, here, cancel)
         if frame is None and cancel is not None and cancel.is_set():
             self.machine.goto(here)
-            return self._paused()
+            return self.paused()
         return self.machine.goto(frame if frame is not None else 0)
 
     def back_until(self, address: int, *, cancel: threading.Event | None = None) -> Stop:
@@ -192,15 +193,15 @@ class Debugger:
                 cpu = self._cpu()
                 if cpu.pc in extra and arrived(cpu):
                     return replace(stop, reason=StopReason.STEP, breakpoint=None)
-                hit = self._hit_here(stop)
+                hit = self.hit_here(stop)
                 if hit is not None:
                     return hit
                 if cancel is not None and cancel.is_set():
-                    return self._paused()
+                    return self.paused()
         finally:
             self.machine.set_breakpoints(self.breakpoints.addresses())
 
-    def _hit_here(self, stop: Stop) -> Stop | None:
+    def hit_here(self, stop: Stop) -> Stop | None:
         """The stop when a breakpoint of the user's is at the present address and its condition holds."""
         here = self._cpu().pc
         candidates = self.breakpoints.at(here)
@@ -236,7 +237,7 @@ class Debugger:
             last = self._last_hit(start, end, wanted, extra, cancel)
             if cancel is not None and cancel.is_set():
                 self.machine.goto(here)
-                return self._paused()
+                return self.paused()
             if last is not None:
                 stop = self.machine.goto(last)
                 address = self._cpu().pc
@@ -326,7 +327,7 @@ class Debugger:
                 return None
             guest = self._guest()
             found = decode(guest)
-            stop, delivered = self._traced_step()
+            stop, delivered = self.traced_step()
             if stop.reason.final:
                 break
             self._track(frames, tick, found, guest.cpu, delivered)
@@ -334,10 +335,10 @@ class Debugger:
 
     def _track(self, frames: list[_Frame], tick: int, found: Decoded | None, before: CpuState, delivered: bool) -> None:
         name = found.mnemonic if found is not None else ""
-        if delivered or name in _CALLS:
-            frames.append(_Frame(tick, _stack_pointer(self._cpu())))
+        if delivered or name in CALLS:
+            frames.append(_Frame(tick, stack_pointer(self._cpu())))
         elif name in _RETURNS:
-            pointer = _stack_pointer(before)
+            pointer = stack_pointer(before)
             # A handler drops the error code before its IRET.
             slot = before.mode // 8 if name.startswith("iret") else 0
             for index in range(len(frames) - 1, -1, -1):
@@ -347,13 +348,17 @@ class Debugger:
 
     # The machine's state
 
+    def decoded(self) -> Decoded | None:
+        """The instruction about to execute; None when it cannot be read."""
+        return decode(self._guest())
+
     def _cpu(self) -> CpuState:
         return self.machine.cpu
 
     def _guest(self) -> Guest:
         return Guest.of(self.machine.snapshot(), self.machine.image)
 
-    def _traced_step(self) -> tuple[Stop, bool]:
+    def traced_step(self) -> tuple[Stop, bool]:
         """One step, and whether an exception or interrupt was delivered in it."""
         tick = self.machine.tick
         stop = self.machine.step()
@@ -371,11 +376,12 @@ class Debugger:
         mask = 0xFFFF if cpu.mode == 16 else 0xFFFFFFFF
         return cpu.segments[Seg.CS].base + (cpu.rip + size & mask) & 0xFFFFFFFF
 
-    def _paused(self) -> Stop:
+    def paused(self) -> Stop:
+        """The stop of a command that was cancelled here."""
         return Stop(StopReason.PAUSED, tick=self.machine.tick)
 
 
-def _stack_pointer(cpu: CpuState) -> int:
+def stack_pointer(cpu: CpuState) -> int:
     """RSP as the stack segment's size takes it."""
     if cpu.mode == 64:
         return cpu.gpr[4]

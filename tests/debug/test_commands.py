@@ -39,7 +39,7 @@ def test_names_and_aliases_are_unique():
 
 @pytest.mark.parametrize(
     ("word", "name"),
-    [("s", "stepi"), ("si", "stepi"), ("n", "nexti"), ("c", "continue"), ("fin", "finish"), ("b", "break"), ("p", "print"),
+    [("s", "step"), ("si", "stepi"), ("n", "next"), ("c", "continue"), ("fin", "finish"), ("b", "break"), ("p", "print"),
      ("rsi", "reverse-stepi"), ("rc", "reverse-continue"), ("reverse-f", "reverse-finish"), ("tb", "tbreak"), ("q", "quit"),
      ("i", "info"), ("unti", "until"), ("dele", "delete"), ("x/4xg", "x"), ("p/x", "print"), (":c", "continue")],
 )  # fmt: skip

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from kvmscope.debug.commands.arguments import evaluate_int, location
-from kvmscope.debug.commands.model import Action, ActionKind, Command, CommandContext, CommandResult
+from kvmscope.debug.commands.model import Action, ActionKind, Command, CommandContext, CommandResult, Handler
 from kvmscope.debug.explain import explain
+from kvmscope.debug.lines import back_line, step_line
 from kvmscope.errors import UsageError
 from kvmscope.vmm.engine import Stop, StopReason
 
 __all__ = ["MOVING"]
 
+_WENT = (StopReason.STEP, StopReason.PAUSED)
+"""Reasons of a move that got where it wanted to: going to a tick leaves the machine paused."""
 _QUIET = (StopReason.STEP, StopReason.SLICE, StopReason.READY)
 
 
@@ -111,16 +116,51 @@ def _reset(argument: str, letters: str, context: CommandContext) -> CommandResul
     return CommandResult((f"restarted: {context.guest().place()}",), stop=Stop(StopReason.READY), changed=True)
 
 
+def _by_line(context: CommandContext, argument: str, once: Callable[[], Stop]) -> CommandResult:
+    stop = Stop(StopReason.STEP)
+    for _ in range(_count(argument, context)):
+        stop = once()
+        if stop.reason not in _WENT or (context.cancel is not None and context.cancel.is_set()):
+            break
+    return _moved(context, stop)
+
+
+def _line(into: bool) -> Handler:
+    def handler(argument: str, letters: str, context: CommandContext) -> CommandResult:
+        if context.machine.image.places is None:
+            return (_step if into else _next)(argument, letters, context)
+        return _by_line(context, argument, lambda: step_line(context.debugger, into=into, cancel=context.cancel))
+
+    return handler
+
+
+def _reverse_line(into: bool) -> Handler:
+    def handler(argument: str, letters: str, context: CommandContext) -> CommandResult:
+        if context.machine.image.places is None:
+            return (_reverse_step if into else _reverse_next)(argument, letters, context)
+        return _by_line(context, argument, lambda: back_line(context.debugger, into=into, cancel=context.cancel))
+
+    return handler
+
+
 MOVING = (
-    Command("stepi", ("step", "si", "s"), "stepi [N]", "Execute N instructions", _step, "expression"),
-    Command("nexti", ("next", "ni", "n"), "nexti [N]", "Like stepi, over calls, INT and REP", _next, "expression"),
+    Command("step", ("s",), "step [N]", "To the next source line, into calls; an instruction where lines are unknown",
+            _line(True), "expression"),
+    Command("next", ("n",), "next [N]", "To the next source line, over calls; an instruction where lines are unknown",
+            _line(False), "expression"),
+    Command("stepi", ("si",), "stepi [N]", "Execute N instructions", _step, "expression"),
+    Command("nexti", ("ni",), "nexti [N]", "Like stepi, over calls, INT and REP", _next, "expression"),
     Command("finish", ("fin", "out"), "finish", "Run until the function or handler returns", _finish),
     Command("continue", ("c", "cont"), "continue", "Run to a breakpoint or the end", _continue),
     Command("until", ("u", "advance"), "until LOC", "Run until LOC is about to execute", _until, "location"),
-    Command("reverse-stepi", ("rsi", "reverse-step", "rs", "back"), "reverse-stepi [N]", "N instructions back",
+    Command("reverse-stepi", ("rsi", "back"), "reverse-stepi [N]", "N instructions back",
             _reverse_step, "expression"),
-    Command("reverse-nexti", ("rni", "reverse-next", "rn"), "reverse-nexti [N]", "Back, over calls, INT and REP",
+    Command("reverse-nexti", ("rni",), "reverse-nexti [N]", "Back, over calls, INT and REP",
             _reverse_next, "expression"),
+    Command("reverse-step", ("rs",), "reverse-step [N]", "Back to the beginning of a source line", _reverse_line(True),
+            "expression"),
+    Command("reverse-next", ("rn",), "reverse-next [N]", "Back by source lines, over calls", _reverse_line(False),
+            "expression"),
     Command("reverse-continue", ("rc",), "reverse-continue", "Back to the last breakpoint, or the start",
             _reverse_continue),
     Command("reverse-finish", ("rf",), "reverse-finish", "Back to the call that led here", _reverse_finish),

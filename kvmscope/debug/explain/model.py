@@ -122,6 +122,9 @@ class Guest:
         if found:
             name, offset = found
             text += f" <{name}{f'+{offset:#x}' if offset else ''}>"
+        place = self.image.place_at(where)
+        if place is not None:
+            return f"{text}, {place}"
         line = self.image.line_at(where)
         return text + (f", line {line}" if line is not None else "")
 

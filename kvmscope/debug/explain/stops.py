@@ -131,6 +131,7 @@ _SIMPLE = {
     StopReason.PAUSED: "paused",
     StopReason.SLICE: "the ticks asked for have passed",
     StopReason.BUDGET: "out of budget",
+    StopReason.RESET: "the guest asked for a reset or for power-off",
     StopReason.UNSUPPORTED: "the engine cannot execute this instruction exactly, and does not guess",
     StopReason.ERROR: "the engine failed",
 }

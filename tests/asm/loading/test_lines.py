@@ -86,7 +86,7 @@ def test_steps_of_c_find_their_text(tmp_path: Path) -> None:
     assert image.place_at(image.symbols["start"]) == SourcePlace(file, 7)
     for line in (7, 8, 11, 12):
         for address in places.addresses(file, line):
-            assert places.starts_statement(address)
+            assert places.begins_line(address)
             assert places.at(address) == (file, line)
     # A line without code stands for the next one that has some.
     assert places.addresses(file, 9) == places.addresses(file, 10)
@@ -135,7 +135,9 @@ def test_lookup() -> None:
     assert places.addresses("a.c", 5) == (0x1000, 0x1010)
     assert places.addresses("a.c", 6) == (0x1004,)
     assert places.addresses("a.c", 7) == (0x1020,)
-    assert not places.starts_statement(0x1008)
+    assert places.begins_line(0x1010)
+    assert not places.begins_line(0x1008)
+    assert not places.begins_line(0x1014)
     assert str(places.at(0x1003)) == "a.c:5"
 
 
