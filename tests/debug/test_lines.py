@@ -171,6 +171,23 @@ def test_commands(debugger: Debugger) -> None:
     assert line(debugger) == 13
 
 
+def test_locations(debugger: Debugger) -> None:
+    context = CommandContext(debugger.machine, debugger)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="no file"):
+        execute("break 16", context)
+    assert "code.c:16" in execute("break code.c:16", context).lines[0]
+    execute("continue", context)
+    assert line(debugger) == 16
+    assert execute("info line 18", context).lines[0].endswith(": return sum - 2;")
+    execute("until 18", context)
+    assert line(debugger) == 18
+    with pytest.raises(UsageError) as caught:
+        execute("break cod.c:1", context)
+    assert "code.c" in caught.value.hint
+    with pytest.raises(UsageError, match="No code at or after line 99"):
+        execute("break 99", context)
+
+
 def test_without_lines(tmp_path: Path) -> None:
     machine = Machine(MachineConfig(mode=Mode.MULTIBOOT), load_image(assembled(tmp_path, says("a"))).image)
     try:

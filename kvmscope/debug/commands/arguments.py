@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from kvmscope.debug.commands.model import CommandContext
 from kvmscope.errors import ExpressionError, UsageError
 from kvmscope.expr import Expression, evaluate, nearest, parse
+
+if TYPE_CHECKING:
+    from kvmscope.asm.source_lines import SourceLines
 
 __all__ = ["Location", "evaluate_int", "evaluate_text", "location", "numbers", "parse_expression", "split_condition"]
 
@@ -24,6 +29,9 @@ class Location:
     address: int
     words: str
     line: int | None = None
+    """Of an assembled source."""
+    others: tuple[int, ...] = ()
+    """Further addresses at which the same source line begins, where it was inlined or unrolled."""
 
 
 def parse_expression(text: str) -> Expression:
@@ -74,13 +82,15 @@ def location(text: str, context: CommandContext) -> Location:
         address = evaluate_int(text[1:], context) & (1 << 64) - 1
         return Location(address, f"*{address:#x}", image.line_at(address))
     line = _LINE.match(text)
+    if line and image.places is not None:
+        return _source_line(image.places, text, context)
     if line:
         number = int(line.group(1)[:9])
         found = image.address_of_line(number)
         if found is None:
             raise UsageError(f"No code at or after line {number}", hint="*0x... sets a breakpoint at an address")
         return Location(found, f"line {number}", image.line_at(found))
-    if re.fullmatch(r"[A-Za-z_.$][\w.$]*", text) and text not in image.symbols and not text.startswith("$"):
+    if re.fullmatch(r"[A-Za-z_.$][\w.$@]*", text) and text not in image.symbols and not text.startswith("$"):
         close = nearest(text, image.symbols)
         raise UsageError(
             f"No label {text!r}", hint=f"did you mean {close!r}?" if close else "an address needs a star: *0x401000"
@@ -90,6 +100,29 @@ def location(text: str, context: CommandContext) -> Location:
     else:
         address = evaluate_int(text, context) & (1 << 64) - 1
     return Location(address, text, image.line_at(address))
+
+
+def _source_line(places: SourceLines, text: str, context: CommandContext) -> Location:
+    """``file.c:12``, or ``12`` of the present file."""
+    name, _, number = text.rpartition(":")
+    if name:
+        found = places.find_file(name)
+        if not found:
+            known = sorted({PurePosixPath(file).name for file in places.files})
+            close = nearest(name, known)
+            raise UsageError(f"No code comes from a file {name!r}", hint=f"did you mean {close!r}?" if close else "")
+        if len(found) > 1:
+            raise UsageError(f"{name} may be several files", hint=", ".join(found[:4]))
+        file = found[0]
+    else:
+        here = places.at(context.machine.snapshot().cpu.pc)
+        if here is None:
+            raise UsageError("The present place belongs to no file", hint=f"name one: file.c:{number}")
+        file = here.file
+    addresses = places.addresses(file, int(number[:9]))
+    if not addresses:
+        raise UsageError(f"No code at or after line {number} of {PurePosixPath(file).name}")
+    return Location(addresses[0], str(places.at(addresses[0]) or text), others=addresses[1:])
 
 
 def split_condition(text: str) -> tuple[str, str]:

@@ -15,6 +15,8 @@ __all__ = ["EDITING"]
 
 _MEMORY_TARGET = re.compile(r"^\{(u8|u16|u32|u64|char|short|int|long)\}\s*(.+)$|^(u8|u16|u32|u64)\s*\((.+)\)$")
 _SIZES = {"u8": 1, "char": 1, "u16": 2, "short": 2, "u32": 4, "int": 4, "u64": 8, "long": 8}
+_OTHERS = 63
+"""Breakpoints set beside the first one for a line that was inlined in many places."""
 
 
 def _set_breakpoint(argument: str, context: CommandContext, *, once: bool) -> CommandResult:
@@ -26,7 +28,13 @@ def _set_breakpoint(argument: str, context: CommandContext, *, once: bool) -> Co
     )
     kind = "Temporary breakpoint" if once else "Breakpoint"
     tail = f" if {condition}" if condition else ""
-    return CommandResult((f"{kind} {point.number} at {context.guest().place(found.address)}{tail}",), changed=True)
+    lines = [f"{kind} {point.number} at {context.guest().place(found.address)}{tail}"]
+    for address in found.others[:_OTHERS]:
+        more = context.debugger.breakpoints.add(address, found.words, condition=expression, once=once)
+        lines.append(f"{kind} {more.number} at {context.guest().place(address)}{tail}")
+    if len(found.others) > _OTHERS:
+        lines.append(f"and {len(found.others) - _OTHERS} more places, where none was set")
+    return CommandResult(tuple(lines), changed=True)
 
 
 def _break(argument: str, letters: str, context: CommandContext) -> CommandResult:

@@ -186,6 +186,12 @@ def _info_breakpoints(argument: str, context: CommandContext) -> list[str]:
 
 def _info_line(argument: str, context: CommandContext) -> list[str]:
     found = location(argument, context)
+    image = context.machine.image
+    place = image.place_at(found.address)
+    if place is not None and image.places is not None:
+        lines = (image.places.text(place.file) or "").splitlines()
+        text = lines[place.line - 1].strip() if place.line <= len(lines) else ""
+        return [f"{place.file}:{place.line} at {context.guest().place(found.address)}: {text}"]
     if found.line is None:
         return [f"{found.address:#x} belongs to no line of the source"]
     source = context.machine.image.source.splitlines()
