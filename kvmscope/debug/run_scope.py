@@ -171,10 +171,10 @@ class RunScope:
             raise ExpressionError("the TSC counts instructions and stands in no snapshot", hint="use ticks")
         if value is None and self._snapshot.profile:
             from kvmscope.x86.msrs import reset_values
-            from kvmscope.x86.profiles import PROFILES
+            from kvmscope.x86.profiles import resolve
 
             # Never written: what it was after reset.
-            value = reset_values(PROFILES[self._snapshot.profile]).get(index)
+            value = reset_values(resolve(self._snapshot.profile)).get(index)
         if value is None:
             raise ExpressionError(f"the processor has no MSR {index:#x}")
         return value

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["msr_index", "msr_names", "profile_names"]
+__all__ = ["check_profile", "msr_index", "msr_names"]
 
 
-def profile_names() -> tuple[str, ...]:
-    """CPU profiles, as ``cpu`` takes them."""
-    from kvmscope.x86.profiles import PROFILES
+def check_profile(text: str) -> None:
+    """Raise UsageError for what is no CPU profile, as ``cpu`` takes them: a name, with changes to its features."""
+    from kvmscope.x86.profiles import resolve
 
-    return tuple(PROFILES)
+    resolve(text)
 
 
 def msr_names() -> Iterable[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from kvmscope.reproducer.catalog import msr_index, msr_names, profile_names
+from kvmscope.errors import UsageError
+from kvmscope.reproducer.catalog import check_profile, msr_index, msr_names
 from kvmscope.reproducer.fields import U64, Fields, memory_size
 from kvmscope.vmm.boot.prepare import MAX_MEMORY, MIN_MEMORY
 from kvmscope.vmm.config import (
@@ -84,8 +85,13 @@ def _paging(fields: Fields, mode: Mode) -> Paging | None:
 
 
 def _cpu(fields: Fields) -> str:
-    default = MachineConfig().cpu
-    return fields.choice("cpu", {name: name for name in profile_names()}, default) if fields.has("cpu") else default
+    text = fields.text("cpu", MachineConfig().cpu)
+    if fields.has("cpu"):
+        try:
+            check_profile(text)
+        except UsageError as error:
+            raise fields.error(error.title, "cpu", error.hint or error.detail) from None
+    return text
 
 
 def _memory(fields: Fields) -> int:

@@ -76,15 +76,10 @@ def check_engine(engine: str) -> str:
 
 
 def check_cpu(name: str) -> None:
-    """Raise UsageError for a CPU profile that does not exist."""
-    from kvmscope.reproducer.catalog import profile_names
+    """Raise UsageError for a CPU profile that cannot be."""
+    from kvmscope.reproducer.catalog import check_profile
 
-    known = profile_names()
-    if name not in known:
-        close = nearest(name, known)
-        raise UsageError(
-            f"unknown CPU profile {name!r}", hint=f"did you mean {close!r}?" if close else f"known: {', '.join(known)}"
-        )
+    check_profile(name)
 
 
 def run(

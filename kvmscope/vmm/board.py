@@ -15,7 +15,7 @@ from kvmscope.vmm.chipset import Chipset
 from kvmscope.vmm.clock import Clock
 from kvmscope.vmm.config import MachineConfig
 from kvmscope.vmm.devices.device import DeviceState, DeviceView
-from kvmscope.vmm.devices.interrupts import Signals
+from kvmscope.vmm.devices.interrupts import Message, Signals
 from kvmscope.vmm.engine import Engine, Stop, StopReason
 from kvmscope.vmm.events import Event, ExceptionEvent, MmioEvent, PortEvent
 from kvmscope.vmm.ram import Dma, Ram
@@ -190,6 +190,10 @@ class Board:
     def apic_enabled(self, vcpu: int) -> bool:
         """IA32_APIC_BASE.EN."""
         return self._apics[vcpu].enabled
+
+    def send_ipi(self, message: Message) -> bool:
+        """A message that no local APIC's ICR sends."""
+        return self.chipset.messages.send(message)
 
     # EngineHost: what happened
 

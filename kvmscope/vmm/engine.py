@@ -15,7 +15,7 @@ from kvmscope.vmm.events import Event, ExceptionEvent
 from kvmscope.x86.state import CpuState
 
 if TYPE_CHECKING:
-    from kvmscope.vmm.devices.interrupts import Signals
+    from kvmscope.vmm.devices.interrupts import Message, Signals
 
 __all__ = ["QUANTUM", "Activity", "Capability", "Engine", "EngineHost", "Stop", "StopReason"]
 
@@ -163,6 +163,10 @@ class EngineHost(Protocol):
 
     def apic_enabled(self, vcpu: int) -> bool:
         """IA32_APIC_BASE.EN, which CPUID shows."""
+        ...
+
+    def send_ipi(self, message: Message) -> bool:
+        """KVM's hypercall sends an interrupt; False when no processor accepts it."""
         ...
 
 

@@ -7,10 +7,20 @@ from typing import Final
 from kvmscope.x86.features import FEATURES, REGISTERS, Feature, features_in
 from kvmscope.x86.profiles.model import Leaf, Profile
 
-__all__ = ["FEATURES", "Feature", "cpuid", "describe", "features_in", "xsave_size"]
+__all__ = ["FEATURES", "Feature", "core_bits", "cpuid", "describe", "features_in", "xsave_size"]
 
 _CR4_OSXSAVE: Final = 1 << 18
 _CR4_PKE: Final = 1 << 22
+_APIC: Final = 1 << 9
+_HTT: Final = 1 << 28
+_MONITOR: Final = 1 << 3
+_CMP_LEGACY: Final = 1 << 1
+
+# Bits of IA32_MISC_ENABLE that CPUID shows (SDM vol. 4 table 2-2).
+_MONITOR_ENABLE: Final = 1 << 18
+_LIMIT_MAXIMUM: Final = 1 << 22
+_XD_DISABLE: Final = 1 << 34
+_LIMITED_MAXIMUM: Final = 2
 
 _XSAVE_COMPONENTS: Final = {
     2: (576, 256),
@@ -53,32 +63,45 @@ def cpuid(
     cr4: int = 0,
     xcr0: int = 1,
     apic_id: int = 0,
+    vcpus: int = 1,
+    apic_enabled: bool = True,
+    misc_enable: int = 0,
     code64: bool = True,
 ) -> Leaf:
     """EAX, EBX, ECX and EDX for ``leaf`` in EAX and ``subleaf`` in ECX.
 
-    ``cr4`` and ``xcr0`` give the bits that follow the state (OSXSAVE, OSPKE, the XSAVE size); ``code64`` that CPUID runs
-    in 64-bit mode, where alone Intel announces SYSCALL.  A leaf above the maximum gives on Intel what the highest basic
-    leaf gives, on AMD zeros.
+    ``cr4`` and ``xcr0`` give the bits that follow the state (OSXSAVE, OSPKE, the XSAVE size), ``apic_enabled``
+    (IA32_APIC_BASE.EN) the APIC's, ``misc_enable`` (IA32_MISC_ENABLE) those it can take away; ``vcpus`` cores are in
+    the package, of which this one has ``apic_id``; ``code64`` says that CPUID runs in 64-bit mode, where alone Intel
+    announces SYSCALL.  A leaf above the maximum gives on Intel what the highest basic leaf gives, on AMD zeros.
     """
     leaf &= 0xFFFFFFFF
     subleaf &= 0xFFFFFFFF
-    basic = leaf <= profile.max_leaf
+    if leaf >> 28 == 4 and hypervisor_leaves(profile):
+        return _hypervisor_leaf(profile, leaf)
+    max_leaf = _LIMITED_MAXIMUM if misc_enable & _LIMIT_MAXIMUM else profile.max_leaf
+    basic = leaf <= max_leaf
     if not basic and not 0x80000000 <= leaf <= profile.max_extended_leaf:
         if not profile.intel:
             return 0, 0, 0, 0
-        leaf = profile.max_leaf
+        leaf = max_leaf
     words = _feature_words(profile, leaf, subleaf)
     if leaf in (0, 0x80000000):
         vendor = _text(profile.vendor.value, 12)
         if leaf == 0:
-            return profile.max_leaf, vendor[0], vendor[2], vendor[1]
+            return max_leaf, vendor[0], vendor[2], vendor[1]
         # Intel leaves the vendor out of the extended range.
         return (profile.max_extended_leaf, *((0, 0, 0) if profile.intel else (vendor[0], vendor[2], vendor[1])))
     if leaf == 1:
         words[0] = profile.version
-        # CLFLUSH line in 8-byte units, one logical processor a package, initial APIC ID.
-        words[1] = 8 << 8 | 1 << 16 | (apic_id & 0xFF) << 24
+        # CLFLUSH line in 8-byte units, APIC IDs reserved for the package, initial APIC ID.
+        words[1] = 8 << 8 | min(1 << core_bits(vcpus), 255) << 16 | (apic_id & 0xFF) << 24
+        if vcpus > 1:
+            words[3] |= _HTT
+        if not apic_enabled:
+            words[3] &= ~_APIC
+        if profile.intel and not misc_enable & _MONITOR_ENABLE:
+            words[2] &= ~_MONITOR
         if profile.has("xsave") and cr4 & _CR4_OSXSAVE:
             words[2] |= 1 << 27
     elif leaf == 7 and subleaf == 0:
@@ -86,27 +109,71 @@ def cpuid(
             words[2] |= 1 << 4
         # EAX is the highest subleaf.
         words[0] = int(any(FEATURES[name].leaf == 7 and FEATURES[name].subleaf == 1 for name in profile.features))
+    elif leaf == 0xB and profile.intel:
+        return _topology(profile, subleaf, apic_id, vcpus)
     elif leaf == 0xD:
         return _xsave_leaf(profile, subleaf, xcr0, words)
     elif leaf == 0x80000001:
         if profile.intel:
             if not code64:
                 words[3] &= ~(1 << 11)
+            if misc_enable & _XD_DISABLE:
+                words[3] &= ~(1 << 20)
         else:
             words[0] = profile.version
             # AMD repeats the features of leaf 1 that its own extensions began with.
             words[3] |= _feature_words(profile, 1, 0)[3] & 0x0183F3FF
+            if not apic_enabled:
+                words[3] &= ~_APIC
+            if vcpus > 1:
+                words[2] |= _CMP_LEGACY
     elif 0x80000002 <= leaf <= 0x80000004:
         words = _text(profile.brand, 48)[4 * (leaf - 0x80000002) :][:4]
     elif leaf == 0x80000008:
         words[0] = profile.maxphyaddr | profile.linear_bits << 8
+        if not profile.intel:
+            words[2] = core_bits(vcpus) << 12 | vcpus - 1
+    elif leaf == 0x8000001E and profile.has("topoext"):
+        # Extended APIC ID; one thread a core, the core's number; one node.
+        return apic_id, apic_id & 0xFF, 0, 0
     fixed = profile.leaves.get((leaf, subleaf))
     if fixed is None and (leaf, 0) in profile.leaves and (leaf, 1) not in profile.leaves:
         # A leaf without subleaves does not look at ECX.
         fixed = profile.leaves[leaf, 0]
     if fixed is not None:
         words = [word | more for word, more in zip(words, fixed, strict=True)]
+        if leaf == 4 and fixed[0]:
+            # Cores in the package; every cache is a core's own.
+            words[0] |= (1 << core_bits(vcpus)) - 1 << 26
     return words[0], words[1], words[2], words[3]
+
+
+def core_bits(vcpus: int) -> int:
+    """Bits of an APIC ID that number the cores of the package."""
+    return (vcpus - 1).bit_length()
+
+
+def hypervisor_leaves(profile: Profile) -> bool:
+    """Whether leaves 4000_0000H and 4000_0001H are KVM's."""
+    return "kvm_pv" in profile.options
+
+
+def _hypervisor_leaf(profile: Profile, leaf: int) -> Leaf:
+    """KVM's signature and features (Documentation/virt/kvm/x86/cpuid.rst)."""
+    if leaf == 0x40000000:
+        ebx, ecx, edx = _text("KVMKVMKVM", 12)
+        return 0x40000001, ebx, ecx, edx
+    if leaf == 0x40000001:
+        return _feature_words(profile, leaf, 0)[0], 0, 0, 0
+    return 0, 0, 0, 0
+
+
+def _topology(profile: Profile, subleaf: int, apic_id: int, vcpus: int) -> Leaf:
+    """Leaf 0BH: threads of a core (one), then cores of the package (SDM vol. 2A, vol. 3A section 9.9.1)."""
+    if not profile.has("x2apic"):
+        return 0, 0, 0, 0
+    shift, count, kind = {0: (0, 1, 1), 1: (core_bits(vcpus), vcpus, 2)}.get(subleaf, (0, 0, 0))
+    return shift, count, kind << 8 | subleaf & 0xFF, apic_id
 
 
 def _xsave_leaf(profile: Profile, subleaf: int, xcr0: int, words: list[int]) -> Leaf:

@@ -1,6 +1,7 @@
 """CPUID feature bits by name (SDM vol. 2A CPUID, tables 3-8 and 3-17; APM vol. 3 appendix E).
 
-Names are those of Linux's cpufeatures.h, in lower case.
+Names are those of Linux's cpufeatures.h, in lower case; those of the hypervisor's leaf 4000_0001H are KVM's own
+(Documentation/virt/kvm/x86/cpuid.rst), with ``kvm_`` in front.
 """
 
 from __future__ import annotations
@@ -68,6 +69,11 @@ _WORDS: Final[tuple[tuple[int, int, int, str], ...]] = (
         "- fred lkgs wrmsrns nmi_source amx_fp16 hreset avx_ifma - - lam msrlist",
     ),
     (0xD, 1, _A, "xsaveopt xsavec xgetbv1 xsaves xfd"),
+    (
+        0x40000001, 0, _A,
+        "kvm_clocksource kvm_nop_io_delay - kvm_clocksource2 - - kvm_pv_eoi kvm_pv_unhalt - - - kvm_pv_send_ipi "
+        "kvm_poll_control kvm_pv_sched_yield - - - - - - - - - - kvm_clocksource_stable",
+    ),
     (
         0x80000001, 0, _D,
         "- - - - - - - - - - - syscall - - - - - - - mp nx - mmxext - - fxsr_opt pdpe1gb rdtscp - lm 3dnowext 3dnow",

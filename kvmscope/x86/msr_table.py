@@ -8,7 +8,7 @@ from typing import Final
 
 from kvmscope.x86.profiles.model import Vendor
 
-__all__ = ["MSRS", "Check", "Msr", "for_vendor"]
+__all__ = ["AMD_BANKS", "INTEL_BANKS", "MSRS", "Check", "Msr", "for_vendor"]
 
 _ALL: Final = (1 << 64) - 1
 _LOW: Final = 0xFFFFFFFF
@@ -27,6 +27,10 @@ class Check:
     """Bits 7:0 are an MTRR memory type."""
     EFER: Final = "EFER"
     """Valid bits are those of the profile."""
+    ALL_OR_NONE: Final = "all or none"
+    """All bits or none (SDM vol. 3B section 17.3.2.1: other values are refused since the P6 family)."""
+    CLEAR: Final = "clear"
+    """Only 0 can be written (machine-check status; on AMD unless HWCR.McStatusWrEn is set)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ class Msr:
     address: bool = False
     linux: str = ""
     """Name in msr-index.h where it is not the SDM's with MSR_ in front."""
+    bits: tuple[tuple[int, str], ...] = ()
+    """(mask, features): writable bits that need one of the features (``a|b``)."""
     register: str = ""
     """Register name (`kvmscope.x86.registers`) that shows the same value: it is not in `CpuState.msrs`."""
 
@@ -73,6 +79,35 @@ _VMX_NAMES: Final = (
     "VMCS_ENUM PROCBASED_CTLS2 EPT_VPID_CAP TRUE_PINBASED_CTLS TRUE_PROCBASED_CTLS TRUE_EXIT_CTLS TRUE_ENTRY_CTLS VMFUNC "
     "PROCBASED_CTLS3 EXIT_CTLS2"
 )  # fmt: skip
+
+
+INTEL_BANKS: Final = 10
+AMD_BANKS: Final = 7
+
+_IMMUNE: Final = sum(1 << bit for bit in (0, 1, 3, 4, 5, 6, 8, 13, 14, 15, 20, 24, 26, 27))
+"""RDCL_NO, IBRS_ALL, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, IF_PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO,
+BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO: nothing speculates here."""
+
+_EVENT_SELECT: Final = 0xF_FFFF_FFFF & ~(1 << 19 | 1 << 21)
+"""Bits of a PerfEvtSel that are not reserved (APM vol. 2 figure 13-13), as KVM has them."""
+_EVENT_ENABLE: Final = 1 << 22
+
+
+def _banks() -> Iterator[Msr]:
+    """Machine-check banks (SDM vol. 3B section 17.3.2; APM vol. 2 section 9.3.2).
+
+    The SDM lets writes of 1s to ADDR and MISC raise #GP; as under KVM, whose tests ask for it, they are stored.
+    """
+    for i in range(max(INTEL_BANKS, AMD_BANKS)):
+        vendor = None if i < min(INTEL_BANKS, AMD_BANKS) else _INTEL if INTEL_BANKS > AMD_BANKS else _AMD
+        for offset, part, meaning, check in (
+            (0, "CTL", "enables", Check.ALL_OR_NONE),
+            (1, "STATUS", "status", Check.CLEAR),
+            (2, "ADDR", "address", Check.NONE),
+            (3, "MISC", "more", Check.NONE),
+        ):
+            name, words = f"IA32_MC{i}_{part}", f"machine-check bank {i}: {meaning}"
+            yield Msr(0x400 + 4 * i + offset, name, words, feature="mca", check=check, vendor=vendor)
 
 
 def _rows() -> Iterator[Msr]:
@@ -99,7 +134,15 @@ def _rows() -> Iterator[Msr]:
         linux="MSR_IA32_FEAT_CTL",
     )
     yield Msr(0x3B, "IA32_TSC_ADJUST", "offset added to the TSC", feature="tsc_adjust")
-    yield Msr(0x48, "IA32_SPEC_CTRL", "speculation control", writable=0x7, feature="spec_ctrl|amd_ibrs")
+    yield Msr(0x34, "MSR_SMI_COUNT", "SMIs since reset", read_only=True, vendor=_INTEL)
+    yield Msr(
+        0x48,
+        "IA32_SPEC_CTRL",
+        "speculation control",
+        writable=0x7,
+        feature="spec_ctrl|intel_stibp|spec_ctrl_ssbd|amd_ibrs|amd_stibp|amd_ssbd",
+        bits=((1, "spec_ctrl|amd_ibrs"), (2, "intel_stibp|amd_stibp"), (4, "spec_ctrl_ssbd|amd_ssbd")),
+    )
     yield Msr(0x49, "IA32_PRED_CMD", "prediction barrier", writable=0x1, write_only=True, feature="spec_ctrl|amd_ibpb")
     yield Msr(
         0x79,
@@ -116,6 +159,7 @@ def _rows() -> Iterator[Msr]:
         0x10A,
         "IA32_ARCH_CAPABILITIES",
         "immunities to speculation attacks",
+        _IMMUNE,
         read_only=True,
         feature="arch_capabilities",
         vendor=_INTEL,
@@ -128,17 +172,21 @@ def _rows() -> Iterator[Msr]:
         name, meaning = f"IA32_SYSENTER_{part}", f"{word} of SYSENTER"
         yield Msr(index, name, meaning, check=Check.CANONICAL, feature="sep", vendor=_INTEL)
         yield Msr(index, name, meaning, feature="sep", vendor=_AMD)
-    yield Msr(0x179, "IA32_MCG_CAP", "machine-check banks there are", read_only=True, feature="mca")
+    # MCG_CTL_P, and the number of banks.
+    for vendor, banks in ((_INTEL, INTEL_BANKS), (_AMD, AMD_BANKS)):
+        meaning = "machine-check banks there are"
+        yield Msr(0x179, "IA32_MCG_CAP", meaning, 1 << 8 | banks, read_only=True, feature="mca", vendor=vendor)
     yield Msr(0x17A, "IA32_MCG_STATUS", "machine-check status", writable=0x7, feature="mca")
+    yield Msr(0x17B, "IA32_MCG_CTL", "machine-check enables", _ALL, feature="mca", check=Check.ALL_OR_NONE)
+    yield from _banks()
     yield Msr(
         0x1A0,
         "IA32_MISC_ENABLE",
         "fast strings, CPUID limit, MONITOR, XD disable",
         0x1801,
-        0x0000_0004_0044_1881,
+        0x0000_0004_00C5_1889,
         vendor=_INTEL,
         ignored=0x1880,
-        unsupported=0x0000_0004_0044_0000,
     )
     yield Msr(0x1D9, "IA32_DEBUGCTL", "branch stepping and records", writable=0x7FC3, vendor=_INTEL, unsupported=0x7FC3)
     yield Msr(0x1D9, "IA32_DEBUGCTL", "branch stepping and records", writable=0x3F, vendor=_AMD, unsupported=0x3F)
@@ -298,6 +346,16 @@ def _rows() -> Iterator[Msr]:
         feature="tsc_scale",
         vendor=_AMD,
     )
+    for i in range(4):
+        yield Msr(
+            0xC0010000 + i,
+            f"MSR_K7_EVNTSEL{i}",
+            f"performance counter {i}: event",
+            writable=_EVENT_SELECT,
+            vendor=_AMD,
+            unsupported=_EVENT_ENABLE,
+        )
+        yield Msr(0xC0010004 + i, f"MSR_K7_PERFCTR{i}", f"performance counter {i}", 0, (1 << 48) - 1, vendor=_AMD)
     yield Msr(0xC0010010, "MSR_AMD64_SYSCFG", "system configuration", writable=0x00F4_0000, vendor=_AMD)
     yield Msr(0xC0010015, "MSR_K7_HWCR", "hardware configuration", writable=0x01040148, vendor=_AMD)
     yield Msr(0xC0010020, "MSR_AMD64_PATCH_LOADER", "microcode patch loader", write_only=True, vendor=_AMD)
@@ -316,11 +374,20 @@ def _rows() -> Iterator[Msr]:
     yield Msr(0xC0011029, "MSR_AMD64_DE_CFG", "decode configuration: LFENCE serialises", 2, 2, vendor=_AMD, ignored=2)
 
 
+def _kvm() -> Iterator[Msr]:
+    """KVM's own (Documentation/virt/kvm/x86/msr.rst)."""
+    for index, number in ((0x11, ""), (0x4B564D00, "_NEW")):
+        feature = "kvm_clocksource2" if number else "kvm_clocksource"
+        yield Msr(index, f"MSR_KVM_WALL_CLOCK{number}", "address of the wall clock at boot", feature=feature)
+        yield Msr(index + 1, f"MSR_KVM_SYSTEM_TIME{number}", "address of this vCPU's clock, enable", feature=feature)
+    yield Msr(0x4B564D05, "MSR_KVM_POLL_CONTROL", "host-side halt polling", 1, 1, feature="kvm_poll_control")
+
+
 def _index() -> tuple[dict[int, Msr], dict[tuple[Vendor, int], Msr]]:
     """The table by index, and the rows whose content depends on the vendor."""
     table: dict[int, Msr] = {}
     special: dict[tuple[Vendor, int], Msr] = {}
-    for row in _rows():
+    for row in (*_rows(), *_kvm()):
         if row.vendor is not None:
             special[row.vendor, row.index] = row
         table.setdefault(row.index, row)

@@ -13,6 +13,7 @@ from kvmscope.x86.paging.formats import is_canonical
 from kvmscope.x86.profiles.model import Profile
 
 __all__ = [
+    "MISC_ENABLE",
     "MSRS",
     "Msr",
     "check_read",
@@ -26,8 +27,10 @@ __all__ = [
     "unsupported_write",
 ]
 
+MISC_ENABLE: Final = 0x1A0
 _MTRR_TYPES: Final = frozenset({0, 1, 4, 5, 6})
 _PAT_TYPES: Final = frozenset({0, 1, 4, 5, 6, 7})
+_ALL: Final = (1 << 64) - 1
 _PREFIXES: Final = ("MSR_IA32_", "IA32_", "MSR_")
 
 
@@ -62,7 +65,7 @@ def msr_name(index: int) -> str:
 def lookup(index: int, profile: Profile) -> Msr | None:
     """The MSR if ``profile`` has it, else None (an access raises #GP)."""
     found = for_vendor(index, profile.vendor)
-    if found is None or (found.feature and not any(profile.has(name) for name in found.feature.split("|"))):
+    if found is None or (found.feature and not _has(profile, found.feature)):
         return None
     return found
 
@@ -74,6 +77,8 @@ def reset_values(profile: Profile) -> dict[int, int]:
         found = lookup(index, profile)
         if found is not None and not found.write_only:
             values[index] = profile.msr_resets.get(index, found.reset)
+    if MISC_ENABLE in values and profile.has("monitor"):
+        values[MISC_ENABLE] |= 1 << 18
     return values
 
 
@@ -96,8 +101,16 @@ def check_read(index: int, profile: Profile) -> str | None:
     return f"{found.name} ({index:#x}) is write-only" if found.write_only else None
 
 
+def _has(profile: Profile, features: str) -> bool:
+    """Whether ``profile`` has one of ``a|b``."""
+    return any(profile.has(name) for name in features.split("|"))
+
+
 def _valid_bits(msr: Msr, profile: Profile) -> int:
     valid = msr.writable
+    for mask, features in msr.bits:
+        if not _has(profile, features):
+            valid &= ~mask
     if msr.check == Check.EFER:
         valid &= profile.efer_valid
     if msr.address:
@@ -105,8 +118,11 @@ def _valid_bits(msr: Msr, profile: Profile) -> int:
     return valid
 
 
-def check_write(index: int, old: int, value: int, profile: Profile) -> str | None:
-    """Why WRMSR of ``value`` raises #GP(0); None when it does not.  ``old`` is the present value."""
+def check_write(index: int, old: int, value: int, profile: Profile, *, status_writable: bool = False) -> str | None:
+    """Why WRMSR of ``value`` raises #GP(0); None when it does not.
+
+    ``old`` is the present value; ``status_writable`` is AMD's HWCR.McStatusWrEn.
+    """
     found = lookup(index, profile)
     if found is None:
         return _absent(index, profile)
@@ -121,6 +137,10 @@ def check_write(index: int, old: int, value: int, profile: Profile) -> str | Non
         return f"{place} = {value:#x}: reserved bit{'s' if len(bits) > 1 else ''} {shown} set"
     if found.check == Check.CANONICAL and not is_canonical(value, profile.linear_bits):
         return f"{place} = {value:#x} is not canonical ({profile.linear_bits}-bit linear addresses)"
+    if found.check == Check.ALL_OR_NONE and value not in (0, _ALL):
+        return f"{place} = {value:#x} is neither 0 nor all ones"
+    if found.check == Check.CLEAR and value and not (status_writable and not profile.intel):
+        return f"{place} = {value:#x}: only 0 can be written"
     if found.check in (Check.MEMORY_TYPES, Check.PAT, Check.LOW_TYPE):
         types = _PAT_TYPES if found.check == Check.PAT else _MTRR_TYPES
         count = 1 if found.check == Check.LOW_TYPE else 8

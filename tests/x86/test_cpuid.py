@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kvmscope.x86.cpuid import FEATURES, cpuid, describe, features_in, xsave_size
 from kvmscope.x86.paging.formats import DEFAULT_MAXPHYADDR
-from kvmscope.x86.profiles import AMD, INTEL, PROFILES, Profile, Vendor
+from kvmscope.x86.profiles import AMD, INTEL, MINIMAL, PROFILES, Profile, Vendor, resolve
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,10 @@ def test_vendor_and_signature() -> None:
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda p: p.name)
 def test_all_features_and_no_others_are_announced(profile: Profile) -> None:
-    leaves = {(f.leaf, f.subleaf) for f in FEATURES.values()}
+    # Leaf numbers above the maximum repeat the last leaf there; they announce nothing.
+    leaves = {(f.leaf, f.subleaf) for f in FEATURES.values() if f.leaf <= profile.max_leaf or f.leaf >> 31}
+    leaves = {(leaf, sub) for leaf, sub in leaves if leaf <= profile.max_extended_leaf}
     found = {name for leaf, sub in leaves for name in features_in(leaf, sub, cpuid(profile, leaf, sub))}
-    if profile.intel:
-        # Leaf numbers above the maximum repeat the last leaf there; they announce nothing.
-        found = {name for name in found if FEATURES[name].leaf <= profile.max_extended_leaf}
     assert found == profile.features
 
 
@@ -97,6 +96,53 @@ def test_state_dependent_bits() -> None:
     assert cpuid(INTEL, 1, apic_id=3)[1] >> 24 == 3
     assert not cpuid(INTEL, 0x80000001, code64=False)[3] >> 11 & 1
     assert cpuid(AMD, 0x80000001, code64=False)[3] >> 11 & 1
+    for leaf, profile in ((1, INTEL), (1, AMD), (0x80000001, AMD)):
+        assert cpuid(profile, leaf)[3] >> 9 & 1
+        assert not cpuid(profile, leaf, apic_enabled=False)[3] >> 9 & 1
+
+
+def test_what_misc_enable_takes_away() -> None:
+    """MONITOR, the leaves above 2, execute-disable (SDM vol. 4 table 2-2)."""
+    monitor = resolve("intel,+monitor")
+    assert not cpuid(monitor, 1)[2] >> 3 & 1
+    assert cpuid(monitor, 1, misc_enable=1 << 18)[2] >> 3 & 1
+    assert cpuid(INTEL, 0, misc_enable=1 << 22)[0] == 2
+    assert cpuid(INTEL, 7, misc_enable=1 << 22) == cpuid(INTEL, 2)
+    assert cpuid(INTEL, 0x80000001)[3] >> 20 & 1
+    assert not cpuid(INTEL, 0x80000001, misc_enable=1 << 34)[3] >> 20 & 1
+
+
+def test_topology() -> None:
+    """Leaf 1 counts APIC IDs, leaf 4 cores, leaf 0BH both; AMD counts in leaf 8000_0008H (APM vol. 3 appendix E.4.7)."""
+    assert cpuid(INTEL, 1)[1] >> 16 & 0xFF == 1
+    assert not cpuid(INTEL, 1)[3] >> 28 & 1
+    for vcpus, bits in ((2, 1), (3, 2), (4, 2), (16, 4)):
+        for profile in (INTEL, AMD):
+            leaf = cpuid(profile, 1, apic_id=vcpus - 1, vcpus=vcpus)
+            assert leaf[1] >> 16 == (vcpus - 1) << 8 | 1 << bits
+            assert leaf[3] >> 28 & 1
+        assert cpuid(INTEL, 4, 1, vcpus=vcpus)[0] >> 26 == (1 << bits) - 1
+        assert cpuid(INTEL, 4, 1, vcpus=vcpus)[0] >> 14 & 0xFFF == 0
+        x2apic = resolve("intel,+x2apic")
+        assert cpuid(x2apic, 0xB, 0, apic_id=1, vcpus=vcpus) == (0, 1, 0x100, 1)
+        assert cpuid(x2apic, 0xB, 1, apic_id=1, vcpus=vcpus) == (bits, vcpus, 0x201, 1)
+        assert cpuid(x2apic, 0xB, 2, apic_id=1, vcpus=vcpus) == (0, 0, 2, 1)
+        assert cpuid(AMD, 0x80000008, vcpus=vcpus)[2] == bits << 12 | vcpus - 1
+        assert cpuid(AMD, 0x80000001, vcpus=vcpus)[2] >> 1 & 1
+        assert cpuid(AMD, 0x8000001E, apic_id=1, vcpus=vcpus) == (1, 1, 0, 0)
+    assert cpuid(INTEL, 4, 3, vcpus=4) == (0, 0, 0, 0)
+
+
+def test_the_hypervisor_leaves_are_kvms_where_asked_for() -> None:
+    """Documentation/virt/kvm/x86/cpuid.rst."""
+    profile = resolve("intel,+kvm_pv")
+    assert cpuid(profile, 1)[2] >> 31 == 1
+    eax, *signature = cpuid(profile, 0x40000000)
+    assert eax == 0x40000001
+    assert b"".join(word.to_bytes(4, "little") for word in signature) == b"KVMKVMKVM\0\0\0"
+    assert cpuid(profile, 0x40000001)[0] & 0x0100_0009 == 0x0100_0009
+    assert cpuid(profile, 0x40000002) == (0, 0, 0, 0)
+    assert cpuid(resolve("intel,+kvm_pv,-kvm_clocksource"), 0x40000001)[0] & 9 == 8
 
 
 def test_xsave_sizes() -> None:
@@ -127,12 +173,16 @@ def test_masks_follow_from_features() -> None:
     assert INTEL.cr4_valid >> 12 & 1
     assert not AMD.cr4_valid >> 12 & 1
     for profile in PROFILES.values():
-        # VME, PVI, UMIP, VMXE, SMXE, PCIDE, CET, PKS
-        assert not profile.cr4_valid & 0x1826803
-        assert profile.cr4_valid & 0x3507FC == 0x3507FC
+        # VME, PVI, VMXE, SMXE, CET, PKS
+        assert not profile.cr4_valid & 0x1806003
         assert profile.efer_valid == 0xD01
+    for profile in (INTEL, AMD):
+        # UMIP, PCIDE
+        assert profile.cr4_valid & 0x370FFC == 0x370FFC
         assert profile.paging.page1gb
-    assert (INTEL.xcr0_valid, AMD.xcr0_valid) == (0x203, 3)
+    assert MINIMAL.cr4_valid == 0x7FC
+    assert resolve("intel,+pks,-umip").cr4_valid == INTEL.cr4_valid & ~0x800 | 1 << 24
+    assert (INTEL.xcr0_valid, AMD.xcr0_valid, MINIMAL.xcr0_valid) == (0x203, 3, 0)
 
 
 def test_profiles_are_checked() -> None:
@@ -206,7 +256,12 @@ def test_every_profile_feature_is_tried_or_has_no_instruction() -> None:
     tried_elsewhere = {
         # paging, control registers, system instructions: the engine's own tests
         "fpu", "de", "pse", "tsc", "msr", "pae", "mce", "sep", "mtrr", "pge", "mca", "pat", "pse36", "sse", "smep",
-        "erms", "xgetbv1", "syscall", "nx", "pdpe1gb", "lm", "la57",
+        "erms", "xgetbv1", "syscall", "nx", "pdpe1gb", "lm", "la57", "apic", "x2apic", "tsc_deadline_timer", "pcid", "umip", "tsc_adjust",
+        # executed by Python, so tried there
+        "invpcid", "rdpid",
+        # registers without effect, or statements
+        "spec_ctrl", "intel_stibp", "spec_ctrl_ssbd", "flush_l1d", "arch_capabilities", "md_clear", "amd_ibpb",
+        "amd_ibrs", "amd_stibp", "amd_ssbd", "topoext", "constant_tsc", "hypervisor",
     }  # fmt: skip
     for profile in PROFILES.values():
         assert profile.features <= EXECUTED.keys() | tried_elsewhere

@@ -18,7 +18,7 @@ from kvmscope.x86.msrs import (
     stored_value,
     unsupported_write,
 )
-from kvmscope.x86.profiles import AMD, INTEL, PROFILES, Profile
+from kvmscope.x86.profiles import AMD, INTEL, PROFILES, Profile, resolve
 from kvmscope.x86.registers import KNOWN_NAMES
 
 EFER, LSTAR, PAT, MISC, DEBUGCTL = 0xC0000080, 0xC0000082, 0x277, 0x1A0, 0x1D9
@@ -92,7 +92,31 @@ WRITES = [
     (MISC, 0x1801, 0x1800, "", "does not exist on the amd profile"),
     (MISC, 0x1801, 0x1803, "reserved bit 1", "does not exist"),
     (0xC0010015, 0, 0, "does not exist on the intel profile", ""),
-    (0x1B, 0, 0, "needs CPUID feature apic", "needs CPUID feature apic"),
+    (0x1B, 0, 0xFEE00800, "", ""),
+    (0x1B, 0, 1 << 40, "reserved bit 40", "reserved bit 40"),
+    (MISC, 0x1801, 0x4_00C5_1809, "", "does not exist"),
+    (0x3B, 0, (1 << 64) - 1, "", ""),
+    # Speculation: all three controls, no others
+    (0x48, 0, 7, "", ""),
+    (0x48, 0, 8, "reserved bit 3", "reserved bit 3"),
+    (0x49, 0, 1, "", ""),
+    (0x10B, 0, 1, "", "needs CPUID feature flush_l1d"),
+    (0x10B, 0, 2, "reserved bit 1", "needs CPUID feature flush_l1d"),
+    # Machine check
+    (0x179, 0, 0, "read-only", "read-only"),
+    (0x17B, 0, 1, "neither 0 nor all ones", "neither 0 nor all ones"),
+    (0x400, 0, (1 << 64) - 1, "", ""),
+    (0x400, 0, 2, "neither 0 nor all ones", "neither 0 nor all ones"),
+    (0x401, 0, 0, "", ""),
+    (0x401, 0, 1, "only 0", "only 0"),
+    (0x402, 0, (1 << 64) - 1, "", ""),
+    (0x427, 0, 5, "", "does not exist"),
+    (0x428, 0, 0, "does not exist", "does not exist"),
+    # AMD's counters
+    (0xC0010000, 0, 0x30076, "does not exist", ""),
+    (0xC0010000, 0, 1 << 19, "does not exist", "reserved bit 19"),
+    (0xC0010007, 0, 1 << 48, "does not exist", "reserved bit 48"),
+    (0x4B564D00, 0, 0, "needs CPUID feature kvm_clocksource2", "needs CPUID feature kvm_clocksource2"),
     (0x480, 0, 0, "needs CPUID feature vmx", "does not exist"),
     (0x6E1, 0, 0, "needs CPUID feature pks", "needs CPUID feature pks"),
     (0x79, 0, 1, "", "does not exist"),
@@ -126,6 +150,16 @@ def test_what_processors_accept_and_we_cannot_do_is_said() -> None:
     assert "not emulated" in (unsupported_write(DEBUGCTL, 2, INTEL) or "")
     assert unsupported_write(DEBUGCTL, 0, INTEL) is None
     assert unsupported_write(EFER, 0xFFF, INTEL) is None
+
+
+def test_what_depends_on_features_and_on_other_registers() -> None:
+    assert check_write(0x48, 0, 4, resolve("intel,-ssbd")) == "IA32_SPEC_CTRL (0x48) = 0x4: reserved bit 2 set"
+    assert check_write(0x48, 0, 3, resolve("intel,-ssbd")) is None
+    assert check_write(0x401, 0, 1, AMD, status_writable=True) is None
+    assert check_write(0x401, 0, 1, INTEL, status_writable=True) is not None
+    assert check_write(0x6E1, 0, 0xFFFFFFFF, resolve("intel,+pks")) is None
+    assert reset_values(INTEL)[0x179] & 0xFF == 10
+    assert reset_values(resolve("intel,+monitor"))[MISC] == reset_values(INTEL)[MISC] | 1 << 18
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda p: p.name)

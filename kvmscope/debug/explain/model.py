@@ -11,7 +11,7 @@ from typing import Final
 from kvmscope.asm.image import Image
 from kvmscope.vmm.snapshot import GuestMemory, Snapshot
 from kvmscope.x86.paging import translate
-from kvmscope.x86.profiles import PROFILES, Profile
+from kvmscope.x86.profiles import Profile, resolve
 from kvmscope.x86.state import GPR_NAMES, CpuState, Seg
 
 __all__ = ["SEGMENTS", "Explanation", "Guest", "hexbytes", "plural"]
@@ -49,7 +49,7 @@ class Guest:
     @classmethod
     def of(cls, snapshot: Snapshot, image: Image | None = None, cpu: CpuState | None = None) -> Guest:
         """The guest of a snapshot, or with an earlier state ``cpu`` of the same memory."""
-        return cls(cpu or snapshot.cpu, snapshot.memory, image, PROFILES.get(snapshot.profile))
+        return cls(cpu or snapshot.cpu, snapshot.memory, image, resolve(snapshot.profile) if snapshot.profile else None)
 
     @property
     def bits(self) -> int:

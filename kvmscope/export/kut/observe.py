@@ -15,7 +15,7 @@ from kvmscope.reproducer.assembling import assemble_reproducer
 from kvmscope.vmm.engine import Stop, StopReason
 from kvmscope.vmm.events import Event, ExceptionEvent
 from kvmscope.vmm.machine import Machine
-from kvmscope.x86.profiles import PROFILES
+from kvmscope.x86.profiles import PROFILES, resolve
 from kvmscope.x86.state import CpuState
 
 __all__ = ["Observed", "observe", "vendor_decides"]
@@ -66,5 +66,5 @@ def vendor_decides(reproducer: Reproducer) -> bool:
     return any(
         run(reproducer, overrides=Overrides(cpu=name)).verdict is not own
         for name, profile in PROFILES.items()
-        if profile.vendor is not PROFILES[reproducer.config.cpu].vendor
+        if profile.vendor is not resolve(reproducer.config.cpu).vendor
     )

@@ -1,7 +1,8 @@
-"""Checks that Unicorn leaves out: segment limits and types (SDM vol. 3A chapter 5) and alignment (section 6.15, #AC).
+"""Checks that Unicorn leaves out: segment limits and types (SDM vol. 3A chapter 5), alignment (section 6.15, #AC) and
+supervisor protection keys (section 4.6.2).
 
 They cost a callback for each memory instruction, so they exist only where one can fail: outside of 64-bit mode while a
-segment is less than a flat writable 4 GiB, and in ring 3 while CR0.AM is set.
+segment is less than a flat writable 4 GiB, in ring 3 while CR0.AM is set, and while IA32_PKRS forbids anything.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from kvmscope.vmm.unicorn.env import (
 )
 from kvmscope.vmm.unicorn.faults import Fault, Unsupported
 from kvmscope.vmm.unicorn.lengths import instructions
-from kvmscope.vmm.unicorn.operands import accesses
+from kvmscope.vmm.unicorn.memory import canonical
+from kvmscope.vmm.unicorn.operands import Access, accesses
 from kvmscope.vmm.unicorn.probe import COUNTER, LAST, PREVIOUS
 from kvmscope.vmm.unicorn.refine import undo_branch_from
 from kvmscope.x86.state import Seg
@@ -36,6 +38,7 @@ __all__ = ["beyond_limit", "check_fetch", "check_memory", "real_addressing", "se
 
 _AC, _SS, _GP = 17, 12, 13
 _AM: Final = 1 << 18
+_PKS: Final = 1 << 24
 _PRESENT: Final = 1 << 15
 _ALL: Final = (Seg.ES, Seg.CS, Seg.SS, Seg.DS, Seg.FS, Seg.GS)
 _LARGEST: Final = 64
@@ -59,8 +62,16 @@ def _loose(cpu: Cpu, segment: int) -> bool:
     return access & 0x9A == 0x9A if segment == Seg.CS else access & 0x9E == 0x92
 
 
+def keys_forbid(cpu: Cpu) -> bool:
+    """Supervisor protection keys are on, and IA32_PKRS forbids something."""
+    env = cpu.env
+    return bool(env.q[CR + 4] & _PKS and env.d[HFLAGS] & HF.LMA and cpu.memory.supervisor_keys())
+
+
 def segments_to_check(cpu: Cpu) -> int:
-    """Mask of the segments through which an access can fault now; 0 in 64-bit mode."""
+    """Mask of the segments through which an access can fault now; 0 in 64-bit mode, -1 for every access anywhere."""
+    if keys_forbid(cpu):
+        return -1
     if cpu.env.d[HFLAGS] & HF.CS64:
         return 0
     return sum(1 << segment for segment in _ALL if not _loose(cpu, segment))
@@ -91,7 +102,8 @@ def check_memory(cpu: Cpu, data: bytes) -> None:
     h = env.d[HFLAGS]
     code64 = bool(h & HF.CS64)
     aligned = env.cpl == 3 and env.q[CR] & _AM and env.q[EFLAGS] & FLAG.AC
-    if code64 and not aligned:
+    keyed = env.cpl != 3 and keys_forbid(cpu)
+    if code64 and not aligned and not keyed:
         return
     for shape in instructions(data, code64, bool(h & HF.CS32))[:1]:
         for access in accesses(cpu, shape, data):
@@ -105,9 +117,36 @@ def check_memory(cpu: Cpu, data: bytes) -> None:
                         raise Unsupported(
                             f"an access of unknown size or direction at {where}, which may not allow it"
                         ) from None
+            if not aligned and not keyed:
+                continue
+            base = 0 if code64 and access.segment < Seg.FS else env.q[base_index(access.segment)]
+            linear = access.offset + base & (M64 if code64 else M32)
             if aligned:
-                base = 0 if code64 and access.segment < Seg.FS else env.q[base_index(access.segment)]
-                _check_alignment(access.offset + base & M64, access.size)
+                _check_alignment(linear, access.size)
+            if keyed:
+                _check_key(cpu, linear, access)
+
+
+def _check_key(cpu: Cpu, linear: int, access: Access) -> None:
+    """The translation that the access is about to do, where the pages' keys may forbid it."""
+    memory = cpu.memory
+    if not canonical(linear, memory.linear_bits):
+        # Unicorn raises what this is.
+        return
+    memory.translate(linear, bool(access.write), False)
+    known = access.size and access.write is not None
+    last = linear + (access.size or _LARGEST) - 1 & M64
+    if known and last >> 12 == linear >> 12:
+        return
+    try:
+        memory.translate(last, access.write is not False, False)
+    except Fault as fault:
+        if known:
+            fault.address = last & ~0xFFF
+            raise
+        raise Unsupported(
+            f"an access of unknown size or direction at {linear:#x}, which IA32_PKRS may forbid"
+        ) from None
 
 
 def _check_alignment(linear: int, size: int) -> None:

@@ -17,6 +17,8 @@ __all__ = ["WRITERS", "DebugFault", "read_dr", "write_cr0", "write_cr3", "write_
 PE, WP, NW, CD, PG = 1 << 0, 1 << 16, 1 << 29, 1 << 30, 1 << 31
 _CR0_BITS: Final = 0xE005003F
 _PAE, _PCIDE, _LA57 = 1 << 5, 1 << 17, 1 << 12
+_KEEP: Final = 1 << 63
+_PKS: Final = 1 << 24
 _CR4_PDPTE: Final = 1 << 4 | 1 << 5 | 1 << 7 | 1 << 20
 """PSE PAE PGE SMEP: a change reloads the PDPTEs (SDM vol. 3A section 4.4.1)."""
 _LME, _LMA = 1 << 8, 1 << 10
@@ -78,6 +80,9 @@ def write_cr3(cpu: Cpu, value: int) -> None:
     """MOV to CR3.  Raises `Fault` (#GP)."""
     env = cpu.env
     q = env.q
+    if q[CR + 4] & _PCIDE:
+        # Bit 63 asks to keep the translations of the PCID; it is not stored, and keeping them is no duty.
+        value &= ~_KEEP
     if value >> PHYSICAL_BITS:
         raise Fault(_GP, 0)
     if q[CR] & PG and q[CR + 4] & _PAE and not env.d[HFLAGS] & HF.LMA:
@@ -97,6 +102,8 @@ def write_cr4(cpu: Cpu, value: int) -> None:
     long = env.d[HFLAGS] & HF.LMA
     if long and (not value & _PAE or (value ^ old) & _LA57):
         raise Fault(_GP, 0)
+    if value & ~old & _PCIDE and (not long or q[CR + 3] & 0xFFF):
+        raise Fault(_GP, 0)
     if not long and q[CR] & PG and value & _PAE and (value ^ old) & _CR4_PDPTE:
         _check_pdptes(cpu, q[CR + 3])
     if value != old:
@@ -105,6 +112,8 @@ def write_cr4(cpu: Cpu, value: int) -> None:
         cpu.debug_changed = True
         cpu.break_slice()
     q[CR + 4] = value
+    if (value ^ old) & _PKS:
+        cpu.break_slice()
     env.update_hflags(env.cpl)
     env.flush_tlb()
 

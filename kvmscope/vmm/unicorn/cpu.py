@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Captured", "Cpu", "Own"]
 
+_IA32_PKRS: Final = 0x6E1
 DR6_INIT: Final = 0xFFFF0FF0
 DR7_INIT: Final = 0x400
 
@@ -87,6 +88,7 @@ class Cpu:
         self.debug_changed = True
         """DR0-3, DR7 or CR4.DE changed: breakpoints must be armed anew."""
         self.debug = DebugRegisters(self)
+        memory.supervisor_keys = lambda: self.msrs.get(_IA32_PKRS, 0)
 
     @property
     def clock(self) -> int:

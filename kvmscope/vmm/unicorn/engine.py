@@ -92,7 +92,7 @@ class UnicornEngine:
         native.map_ram(_SCRATCH, _SCRATCH_SIZE, ctypes.addressof(self._scratch_anchor))
         native.map_device(memory.size, (1 << PHYSICAL_BITS) - memory.size, self._mmio_read, self._mmio_write)
         uc.ctl_exits_enabled(True)
-        model = Model(profile)
+        model = Model(profile, vcpus)
         self._first_block(native)
         model.install(env)
 

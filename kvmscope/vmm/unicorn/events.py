@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from kvmscope.vmm.unicorn import decode, privileged
+from kvmscope.vmm.unicorn import decode, extended, privileged
 from kvmscope.vmm.unicorn.breakpoints import is_repeating
 from kvmscope.vmm.unicorn.checks import beyond_limit
 from kvmscope.vmm.unicorn.completion import BS, complete, guarded
@@ -175,11 +175,17 @@ class EventHooks:
         cpu = self._cpu
         cpu.probe.restore_flags()
         cpu.debug.hits = 0
-        ins = decode.decode(cpu, decode.fetch(cpu), modrm=False)
+        data = decode.fetch(cpu)
+        if extended.skip_prefix(cpu, data):
+            return
+        ins = decode.decode(cpu, data, modrm=False)
+        trap = cpu.trap_flag
         if ins.map == 0 and ins.opcode == 0xF1 and not ins.lock:
             # ICEBP: a trap-like #DB that no DR6 bit marks.
             env = cpu.env
             env.q[EIP] = env.q[EIP] + ins.length & env.ip_mask
             deliver(cpu, DB, trap=True)
+        elif extended.execute(cpu, ins):
+            complete(cpu, trap)
         else:
             deliver(cpu, UD)

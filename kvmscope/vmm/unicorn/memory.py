@@ -67,6 +67,8 @@ class Memory:
         """Physical page numbers that hold translated code."""
         self.code_written: Callable[[int, int], None] = lambda physical, size: None
         """Called when Python stores into a page that holds translated code."""
+        self.supervisor_keys: Callable[[], int] = lambda: 0
+        """IA32_PKRS."""
 
     def close(self) -> None:
         """Release the views, so that the owner can close the buffer."""
@@ -242,18 +244,24 @@ class Memory:
         """Error code bits if the accumulated rights forbid the access, else 0."""
         env = self._env
         cr0, cr4 = env.q[CR], env.q[CR + 4]
+        denied = 0
         if not rights & _U:
             if user:
-                return _P
+                denied = _P
         elif not user and cr4 & 1 << 21 and (implicit or not env.q[EFLAGS] & FLAG.AC):
-            return _P
+            denied = _P
         if write and not rights & _W and (user or cr0 & 1 << 16):
-            return _P
-        if rights & _U and cr4 & 1 << 22 and env.d[HFLAGS] & HF.LMA:
-            access = env.d[PKRU] >> 2 * key & 3
+            denied = _P
+        if cr4 & (1 << 24 | 1 << 22) and env.d[HFLAGS] & HF.LMA:
+            # Protection keys: of user pages by PKRU, of the others by IA32_PKRS.
+            if rights & _U:
+                keys = env.d[PKRU] if cr4 & 1 << 22 else 0
+            else:
+                keys = self.supervisor_keys() if cr4 & 1 << 24 else 0
+            access = keys >> 2 * key & 3
             if access & 1 or (access & 2 and write and (user or cr0 & 1 << 16)):
-                return _P | _PK
-        return 0
+                denied |= _P | _PK
+        return denied
 
     def read(self, linear: int, size: int, user: bool = False, implicit: bool = False, stack: bool = False) -> bytes:
         """Bytes at a linear address, as one access; raises `Fault`."""

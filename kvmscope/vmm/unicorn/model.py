@@ -8,9 +8,10 @@ from kvmscope.vmm.unicorn.env import CR, HF, HFLAGS, XCR0, Env
 from kvmscope.vmm.unicorn.layout import ENV, FEATURE_WORDS
 from kvmscope.x86.cpuid import cpuid
 from kvmscope.x86.features import FEATURES
-from kvmscope.x86.msrs import reset_values
+from kvmscope.x86.msrs import MISC_ENABLE, reset_values
 
 if TYPE_CHECKING:
+    from kvmscope.vmm.unicorn.cpu import Cpu
     from kvmscope.x86.profiles import Profile
 
 __all__ = ["Model"]
@@ -28,10 +29,16 @@ _WORD: Final = {
 }
 
 
+_CR4_SHOWN: Final = 1 << 18 | 1 << 22
+"""Bits of CR4 that CPUID shows."""
+_ANSWERS: Final = 1024
+"""CPUID results that are remembered."""
+
+
 class Model:
     """The processor model of one engine."""
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, vcpus: int = 1) -> None:
         self.profile = profile
         self.intel = profile.intel
         self.linear_bits = profile.linear_bits
@@ -40,6 +47,9 @@ class Model:
         self.efer_valid = profile.efer_valid
         self.xcr0_valid = profile.xcr0_valid
         self.msr_resets = reset_values(profile)
+        self.vcpus = vcpus
+        self._misc_enable = self.msr_resets.get(MISC_ENABLE, 0)
+        self._answers: dict[tuple[int, ...], tuple[int, int, int, int]] = {}
 
     def install(self, env: Env) -> None:
         """Make Unicorn's translator decode the profile's features and no others."""
@@ -53,13 +63,33 @@ class Model:
         for key, index in FEATURE_WORDS.items():
             env.q[first + index] = words[key]
 
-    def cpuid(self, env: Env, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+    def cpuid(self, cpu: Cpu, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
         """EAX, EBX, ECX, EDX."""
-        return cpuid(
-            self.profile,
+        env = cpu.env
+        state = (
             leaf,
             subleaf,
-            cr4=env.q[CR + 4],
-            xcr0=env.q[XCR0],
-            code64=bool(env.d[HFLAGS] & HF.CS64),
+            env.q[CR + 4] & _CR4_SHOWN,
+            env.q[XCR0],
+            cpu.vcpu,
+            bool(env.d[HFLAGS] & HF.CS64),
+            cpu.msrs.get(MISC_ENABLE, self._misc_enable),
+            cpu.host.apic_enabled(cpu.vcpu),
         )
+        known = self._answers.get(state)
+        if known is None:
+            if len(self._answers) >= _ANSWERS:
+                self._answers.clear()
+            known = self._answers[state] = cpuid(
+                self.profile,
+                leaf,
+                subleaf,
+                cr4=state[2],
+                xcr0=state[3],
+                apic_id=cpu.vcpu,
+                vcpus=self.vcpus,
+                code64=state[5],
+                misc_enable=state[6],
+                apic_enabled=state[7],
+            )
+        return known

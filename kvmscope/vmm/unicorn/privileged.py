@@ -49,7 +49,6 @@ class Intercept:
     LLDT: Final = 0x6C
     LTR: Final = 0x6D
     RDTSC: Final = 0x6E
-    RDPMC: Final = 0x6F
     CPUID: Final = 0x72
     IRET: Final = 0x74
     SWINT: Final = 0x75
@@ -78,20 +77,17 @@ def _rdtsc(cpu: Cpu) -> None:
     length = ins.length
     if ins.opcode == 0x01:
         # RDTSCP (0F 01 F9)
+        if not cpu.model.profile.has("rdtscp"):
+            raise Fault(6)
         q[1] = q[NATIVE[0xC0000103]] & M32
         length += 1
     _advance(cpu, length)
 
 
-def _rdpmc(cpu: Cpu) -> None:
-    # No profile has performance counters: every index is invalid.
-    raise Fault(13, 0)
-
-
 def _cpuid(cpu: Cpu) -> None:
     ins = decode.decode(cpu, decode.fetch(cpu), modrm=False)
     q = cpu.env.q
-    q[0], q[3], q[1], q[2] = cpu.model.cpuid(cpu.env, q[0] & M32, q[1] & M32)
+    q[0], q[3], q[1], q[2] = cpu.model.cpuid(cpu, q[0] & M32, q[1] & M32)
     _advance(cpu, ins.length)
 
 
@@ -233,7 +229,6 @@ INTERCEPTS: Final[dict[int, Callable[[Cpu], None]]] = {
     Intercept.LLDT: _system_segment,
     Intercept.LTR: _system_segment,
     Intercept.RDTSC: _rdtsc,
-    Intercept.RDPMC: _rdpmc,
     Intercept.CPUID: _cpuid,
     Intercept.HLT: _hlt,
     Intercept.PAUSE: _pause,

@@ -40,9 +40,16 @@ def _group_15(shape: Shape, code64: bool) -> str | None:
     return Kind.BASE if code64 and shape.rep == 0xF3 and operation in (2, 3) else None
 
 
+def _group_6(shape: Shape, _code64: bool) -> str | None:
+    return Kind.UMIP if shape.modrm >> 3 & 7 in (0, 1) else None
+
+
 def _group_7(shape: Shape, _code64: bool) -> str | None:
-    if shape.modrm < 0xC0 and shape.modrm & 0x38 == 0x38:
+    operation = shape.modrm >> 3 & 7
+    if shape.modrm < 0xC0 and operation == 7:
         return Kind.INVLPG
+    if operation == 4 or (operation < 2 and shape.modrm < 0xC0):
+        return Kind.UMIP
     return Kind.XSETBV if shape.modrm == 0xD1 else None
 
 
@@ -90,11 +97,13 @@ _RULES: Final[dict[int, _Rule]] = {
     0xE8: _branch16,
     0xE9: _branch16,
     **dict.fromkeys(range(0x180, 0x190), _branch16),
+    0x100: _group_6,
     0x101: _group_7,
     0x102: _always(Kind.ACCESS_RIGHTS),
     0x103: _always(Kind.ACCESS_RIGHTS),
     0x105: _always(Kind.SYSCALL),
     0x107: _always(Kind.SYSRET),
+    0x133: _always(Kind.RDPMC),
     0x134: _always(Kind.SYSENTER),
     0x135: _always(Kind.SYSEXIT),
     0x1AE: _group_15,

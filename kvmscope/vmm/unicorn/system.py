@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from kvmscope.vmm.unicorn import checks, decode, segments, syscall, transfer
+from kvmscope.vmm.unicorn import checks, decode, msrs, segments, syscall, transfer
 from kvmscope.vmm.unicorn.env import CR, EIP, FLAG, HF, HFLAGS, M32, TR_BASE, TR_FLAGS, TR_LIMIT, XCR0
 from kvmscope.vmm.unicorn.faults import Fault, Unsupported
 from kvmscope.vmm.unicorn.memory import canonical
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["HANDLERS", "Kind"]
 
 _UD, _SS, _GP = 6, 12, 13
+_PERFCTR0: Final = 0xC0010004
 
 
 class Kind:
@@ -49,6 +50,8 @@ class Kind:
     FETCH: Final = "code beyond the segment's limit"
     SEGMENT: Final = "load of a segment register"
     CMPXCHG: Final = "CMPXCHG8B or CMPXCHG16B"
+    UMIP: Final = "SGDT, SIDT, SLDT, STR or SMSW"
+    RDPMC: Final = "RDPMC"
 
 
 def _protected(cpu: Cpu) -> bool:
@@ -260,6 +263,32 @@ def _compare_exchange(cpu: Cpu, ins: Instruction) -> bool:
     return True
 
 
+def _umip(cpu: Cpu, ins: Instruction) -> bool:
+    """User-mode instruction prevention (SDM vol. 3A section 2.5, CR4.UMIP)."""
+    env = cpu.env
+    # In virtual-8086 mode SLDT and STR do not exist, which comes first.
+    if env.q[CR + 4] & 1 << 11 and env.cpl and (ins.opcode == 1 or _protected(cpu)):
+        raise Fault(_GP, 0)
+    return False
+
+
+def _rdpmc(cpu: Cpu, ins: Instruction) -> bool:
+    """RDPMC: only AMD's profile has counters, and they stand still."""
+    env = cpu.env
+    q = env.q
+    if ins.lock:
+        raise Fault(_UD)
+    if q[CR] & 1 and env.cpl and not q[CR + 4] & 1 << 8:
+        raise Fault(_GP, 0)
+    counter = q[1] & M32
+    if cpu.model.intel or counter >= 4:
+        raise Fault(_GP, 0)
+    value = msrs.read(cpu, _PERFCTR0 + counter)
+    q[0], q[2] = value & M32, value >> 32
+    q[EIP] = q[EIP] + ins.length & env.ip_mask
+    return True
+
+
 def _memory(cpu: Cpu, ins: Instruction) -> bool:
     checks.check_memory(cpu, ins.data)
     return False
@@ -326,4 +355,6 @@ HANDLERS: Final[dict[str, Callable[[Cpu, Instruction], bool]]] = {
     Kind.FETCH: _fetch,
     Kind.SEGMENT: _segment,
     Kind.CMPXCHG: _compare_exchange,
+    Kind.UMIP: _umip,
+    Kind.RDPMC: _rdpmc,
 }

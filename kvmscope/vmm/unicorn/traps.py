@@ -39,6 +39,7 @@ _PLAIN: Final = frozenset(
         Kind.SYSEXIT,
         Kind.UNDEFINED,
         Kind.BRANCH16,
+        Kind.RDPMC,
     }
 )
 """Kinds whose instruction has no ModRM operand."""
@@ -168,9 +169,9 @@ class Traps:
                 return
 
     def _after_mov_ss(self) -> bool:
-        """The instruction before was MOV SS or POP SS, which suppresses execution breakpoints."""
+        """The instruction before was MOV SS or POP SS, which suppresses execution breakpoints on Intel's processors."""
         cpu = self._cpu
-        if not cpu.env.d[HFLAGS] & HF.INHIBIT:
+        if not cpu.model.intel or not cpu.env.d[HFLAGS] & HF.INHIBIT:
             return False
         return cpu.memory.peek(cpu.probe.fields[PREVIOUS], 1) != STI
 

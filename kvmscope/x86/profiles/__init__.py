@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Final
-
 from kvmscope.x86.profiles.amd import AMD
 from kvmscope.x86.profiles.intel import INTEL
+from kvmscope.x86.profiles.minimal import MINIMAL
 from kvmscope.x86.profiles.model import Leaf, Profile, Vendor
+from kvmscope.x86.profiles.resolve import PROFILES, resolve
 
-__all__ = ["AMD", "INTEL", "PROFILES", "Leaf", "Profile", "Vendor"]
-
-PROFILES: Final[Mapping[str, Profile]] = MappingProxyType({p.name: p for p in (INTEL, AMD)})
-"""By the name that a header's ``cpu`` takes."""
+__all__ = ["AMD", "INTEL", "MINIMAL", "PROFILES", "Leaf", "Profile", "Vendor", "resolve"]

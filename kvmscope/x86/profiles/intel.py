@@ -18,7 +18,8 @@ INTEL: Final = Profile(
     brand="kvmscope virtual CPU, Intel profile",
     maxphyaddr=40,
     linear_bits=57,
-    features=COMMON | {"pku", "la57"},
+    features=COMMON
+    | {"pku", "la57", "spec_ctrl", "intel_stibp", "spec_ctrl_ssbd", "flush_l1d", "arch_capabilities", "md_clear"},
     max_leaf=0xD,
     max_extended_leaf=0x80000008,
     leaves={

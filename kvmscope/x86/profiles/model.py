@@ -106,6 +106,8 @@ class Profile:
     leaves: Mapping[tuple[int, int], Leaf] = field(default_factory=dict)
     msr_resets: Mapping[int, int] = field(default_factory=dict)
     """Reset values of MSRs that differ from the table in `kvmscope.x86.msrs`."""
+    options: frozenset[str] = frozenset()
+    """Options that are no feature bits (`kvmscope.x86.profiles.common.OPTIONS`)."""
 
     def __post_init__(self) -> None:
         unknown = sorted(self.features - FEATURES.keys())

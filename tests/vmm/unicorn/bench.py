@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from kvmscope.vmm.devices.interrupts import Signals
+from kvmscope.vmm.devices.interrupts import Message, Signals
 from kvmscope.vmm.engine import Stop
 from kvmscope.vmm.events import Event, ExceptionEvent
 from kvmscope.vmm.unicorn import UnicornEngine
@@ -89,6 +89,7 @@ class Host:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.messages: list[Message] = []
         self.ports: list[tuple[str, int, int, int, int]] = []
         self.mmio: list[tuple[str, int, int, int]] = []
         self.memory: dict[int, int] = {}
@@ -181,7 +182,11 @@ class Host:
         pass
 
     def apic_enabled(self, vcpu: int) -> bool:
-        return False
+        return True
+
+    def send_ipi(self, message: Message) -> bool:
+        self.messages.append(message)
+        return message.destination < 2
 
     def has_own_handler(self, vector: int, handler: int) -> bool:
         return self.own(vector, handler)
