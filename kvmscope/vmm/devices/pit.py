@@ -184,7 +184,7 @@ class Pit(Device):
 
     def live(self) -> int:
         """The view changes with each counter clock while anything counts."""
-        return self._now if any(c.origin >= 0 and c.frozen < 0 for c in self._counters) else self._now // _REFRESH
+        return self._now if any(c.loaded and c.frozen < 0 for c in self._counters) else self._now // _REFRESH
 
     def save(self) -> DeviceState:
         """Counters, port 0x61, what the line was told, and the timer."""
@@ -222,5 +222,5 @@ def _fields(index: int, counter: Counter, now: int) -> list[DeviceField]:
     pins = f"OUT {'high' if counter.out(now) else 'low'}, gate {'high' if counter.gate else 'low'}"
     if counter.latch >= 0 or counter.status >= 0:
         pins += ", latched:" + " status" * (counter.status >= 0) + " count" * (counter.latch >= 0)
-    fields.append(DeviceField(f"{name} value", f"{counter.raw(counter.value(now)):#06x}", pins))
+    fields.append(DeviceField(f"{name} value", f"{counter.element(now):#06x}", pins))
     return fields

@@ -11,6 +11,8 @@ PERIODIC: Final = (2, 3)
 """Modes that load their count again and again."""
 _TRIGGERED: Final = (1, 5)
 """Modes that start at a rising edge of the gate, not when the count is written."""
+_NEVER: Final = 1 << 62
+"""A clock that does not come."""
 
 
 @dataclass(slots=True)
@@ -26,12 +28,12 @@ class Counter:
     """The low byte, while it waits for the high one."""
     count: int = -1
     """Count register as written (16 bits)."""
-    unloaded: int = 0
-    """NULL COUNT: the count register has not gone into the counting element yet."""
+    null_until: int = 0
+    """NULL COUNT until this clock: the count register has not gone into the counting element yet."""
     loaded: int = 0
-    """The count in use, 1 to 65536 (BCD: 10000)."""
-    origin: int = -1
-    """When it was loaded."""
+    """The count in use, 1 to 65536 (BCD: 10000); 0 when none was loaded."""
+    origin: int = 0
+    """When it was loaded; of a square wave that began with its low half, when that wave would have begun."""
     frozen: int = -1
     """Clocks counted when the gate stopped the counter."""
     reload: int = -1
@@ -39,7 +41,7 @@ class Counter:
     reload_low: int = 0
     """It takes over with the low half of the square wave."""
     held: int = 0
-    """Value of the counting element while nothing is loaded."""
+    """The counting element, as it is read, while nothing is loaded."""
     held_out: int = 0
     """The output while nothing is loaded."""
     high_next: int = 0
@@ -64,37 +66,35 @@ class Counter:
             raw = sum((raw >> 4 * i & 0xF) * 10**i for i in range(4)) % 10000
         return raw or self.modulus
 
-    def raw(self, value: int) -> int:
-        """A value of the counting element as it is read."""
-        value %= self.modulus
-        return sum(value // 10**i % 10 << 4 * i for i in range(4)) if self.bcd else value
-
     def high_half(self, count: int) -> int:
         """Clocks of a square wave's high half (section "Mode 3": (N + 1) / 2 for odd counts)."""
         return count + 1 >> 1
 
     def passed(self, now: int) -> int:
         """Clocks since the count was loaded; negative while it waits for the next clock."""
-        return self.frozen if self.frozen >= 0 else now - self.origin
+        return self.frozen if self.frozen >= 0 and now >= self.origin else now - self.origin
 
-    def value(self, now: int) -> int:
-        """The counting element."""
-        passed = self.passed(now)
-        if self.origin < 0 or passed < 0:
+    def element(self, now: int) -> int:
+        """The counting element as it is read: 16 bits, or four decimal digits."""
+        if not self.loaded or self.passed(now) < 0:
             return self.held
+        value = self._left(self.passed(now)) % self.modulus
+        return sum(value // 10**i % 10 << 4 * i for i in range(4)) if self.bcd else value
+
+    def _left(self, passed: int) -> int:
         if self.mode == 2:
             return self.loaded - passed % self.loaded
         if self.mode == 3:
             phase, high = passed % self.loaded, self.high_half(self.loaded)
             return (self.loaded & ~1) - 2 * (phase if phase < high else phase - high)
-        return (self.loaded - passed) % self.modulus
+        return self.loaded - passed
 
     def out(self, now: int) -> bool:
         """The output pin."""
         if self.mode in PERIODIC and not self.gate:
             return True
         passed = self.passed(now)
-        if self.origin < 0 or passed < 0:
+        if not self.loaded or passed < 0:
             return bool(self.held_out)
         if self.mode in (0, 1):
             return passed >= self.loaded
@@ -102,11 +102,12 @@ class Counter:
             return self.loaded < 2 or passed % self.loaded != self.loaded - 1
         if self.mode == 3:
             return passed % self.loaded < self.high_half(self.loaded)
-        return passed != self.loaded
+        # A strobe lasts one clock, even if the gate stops the count there.
+        return passed != self.loaded or now - self.origin != self.loaded
 
     def next_change(self, now: int) -> int:
         """The first clock after ``now`` at which the output may differ; -1 when it stays."""
-        if self.origin < 0 or self.frozen >= 0:
+        if not self.loaded or self.frozen >= 0:
             return -1
         passed = now - self.origin
         if passed < 0:
@@ -128,21 +129,21 @@ class Counter:
         if 0 <= self.reload <= now:
             self.loaded = self.binary(self.count)
             self.origin = self.reload - (self.high_half(self.loaded) if self.reload_low else 0)
-            self.reload, self.unloaded = -1, 0
+            self.reload, self.null_until = -1, 0
 
     def is_null(self, now: int) -> bool:
         """NULL COUNT of the status byte."""
-        return bool(self.unloaded) or (self.origin >= 0 and self.passed(now) < 0)
+        return now < self.null_until
 
     def control(self, value: int, now: int) -> None:
         """A control word: stop, and wait for a count."""
-        self.held = self.value(now)
+        self.held = self.element(now)
         mode = value >> 1 & 7
         self.mode = mode if mode < 6 else mode - 4
         self.access, self.bcd = value >> 4 & 3, value & 1
         self.held_out = int(self.mode != 0)
-        self.low = self.count = self.origin = self.frozen = self.reload = self.latch = self.status = -1
-        self.high_next, self.unloaded = 0, 1
+        self.low = self.count = self.frozen = self.reload = self.latch = self.status = -1
+        self.loaded, self.high_next, self.null_until = 0, 0, _NEVER
 
     def write(self, byte: int, now: int) -> None:
         """A byte of the count."""
@@ -153,23 +154,30 @@ class Counter:
                 self.low = byte
                 if self.mode == 0:
                     # The first byte stops the counting and takes the output low at once.
-                    self.held, self.held_out, self.origin = self.value(now), 0, -1
+                    self.held, self.held_out, self.loaded = self.element(now), 0, 0
+                    self.null_until = _NEVER if self.is_null(now) else 0
                 return
             byte, self.low = self.low | byte << 8, -1
         elif self.access == 2:
             byte <<= 8
-        self.count, self.unloaded = byte, 1
-        running = self.origin >= 0 and self.gate and now >= self.origin
-        if self.mode in PERIODIC and running:
-            self._replace(now)
-        elif self.mode not in _TRIGGERED:
+        self.count, self.null_until = byte, _NEVER
+        if self.mode in PERIODIC and self.loaded and self.origin <= now:
+            # Without its gate it waits for the rising edge, which loads.
+            if self.gate:
+                self._replace(now)
+        elif self.mode in _TRIGGERED:
+            if self.loaded and now < self.origin:
+                # Triggered in this very clock: the load takes what is there when it comes.
+                self.loaded, self.null_until = self.binary(self.count), self.origin
+        else:
             self._load(now, self.held_out if self.mode in PERIODIC else int(self.mode == 4))
 
     def _load(self, now: int, out: int) -> None:
         """Take the count with the next clock; the gate may hold it there."""
-        self.held, self.held_out = self.value(now), out
+        self.held, self.held_out = self.element(now), out
         self.loaded = self.binary(self.count)
-        self.origin, self.reload, self.unloaded = now + 1, -1, 0
+        self.origin, self.reload = now + 1, -1
+        self.null_until = now + 1 if self.is_null(now) else 0
         self.frozen = -1 if self.gate or self.mode in _TRIGGERED else 0
 
     def _replace(self, now: int) -> None:
@@ -184,7 +192,7 @@ class Counter:
         if gate == bool(self.gate):
             return
         if not gate:
-            if self.origin >= 0 and self.mode not in _TRIGGERED:
+            if self.loaded and self.mode not in _TRIGGERED:
                 self.frozen, self.reload = max(self.passed(now), 0), -1
             self.gate = 0
             return
@@ -194,12 +202,16 @@ class Counter:
             if self.count >= 0:
                 self._load(now, out)
         elif self.frozen >= 0:
-            self.origin, self.frozen = now - self.frozen, -1
+            if now >= self.origin:
+                over = self.mode == 4 and self.frozen == self.loaded and self.out(now)
+                # A strobe that is over must not come again: a whole round more shows the same count.
+                self.origin = now - self.frozen - (self.modulus if over else 0)
+            self.frozen = -1
 
     def latch_count(self, now: int) -> None:
         """Counter latch command; a second one before the read does nothing."""
         if self.latch < 0:
-            self.latch = self.raw(self.value(now))
+            self.latch = self.element(now)
 
     def status_byte(self, now: int) -> int:
         """What the read-back command latches."""
@@ -210,7 +222,7 @@ class Counter:
         if self.status >= 0:
             status, self.status = self.status, -1
             return status
-        value = self.latch if self.latch >= 0 else self.raw(self.value(now))
+        value = self.latch if self.latch >= 0 else self.element(now)
         if self.access == 3:
             self.high_next ^= 1
             if self.high_next:
