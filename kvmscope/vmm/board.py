@@ -16,6 +16,7 @@ from kvmscope.vmm.clock import Clock
 from kvmscope.vmm.config import MachineConfig
 from kvmscope.vmm.devices.device import DeviceState, DeviceView
 from kvmscope.vmm.devices.interrupts import Message, Signals
+from kvmscope.vmm.devices.rom import Rom
 from kvmscope.vmm.engine import Engine, Stop, StopReason
 from kvmscope.vmm.events import Event, ExceptionEvent, MmioEvent, PortEvent
 from kvmscope.vmm.ram import Dma, Ram
@@ -55,6 +56,8 @@ class Board:
             wake=self._wake,
         )
         self.bus = self.chipset.bus
+        if boot.rom is not None:
+            self.bus.add(Rom(*boot.rom))
         self._apics = self.chipset.apics
         for apic in self._apics:
             apic.tsc = self._tsc_of(apic.index)

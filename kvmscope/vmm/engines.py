@@ -14,7 +14,7 @@ ENGINES = ("unicorn",)
 
 
 def make_engine(
-    name: str, ram: mmap.mmap, host: EngineHost, cpu: str, vcpus: int = 1, quantum: int = QUANTUM
+    name: str, ram: mmap.mmap, host: EngineHost, cpu: str, vcpus: int = 1, quantum: int = QUANTUM, rom: tuple[int, bytes] | None = None
 ) -> Engine:
     """An engine on ``ram`` with ``vcpus`` processors of profile ``cpu``.
 
@@ -26,4 +26,4 @@ def make_engine(
     # Imported here: loading Unicorn takes 50 ms, and not every command needs it.
     from kvmscope.vmm.unicorn import UnicornEngine
 
-    return UnicornEngine(ram, host, profile, vcpus=vcpus, quantum=quantum)
+    return UnicornEngine(ram, host, profile, vcpus=vcpus, quantum=quantum, rom=rom)

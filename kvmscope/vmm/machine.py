@@ -84,7 +84,7 @@ class Machine:
         self._board = Board(self.memory, config, boot)
         self.memory.peek = self._board.bus.peek
         self._engine: Engine = make_engine(
-            self.engine_name, self.memory.buffer, self._board, config.cpu, config.smp, config.quantum
+            self.engine_name, self.memory.buffer, self._board, config.cpu, config.smp, config.quantum, boot.rom
         )
         self._board.attach(self._engine)
         self._vcpu = 0

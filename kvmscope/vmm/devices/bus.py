@@ -24,6 +24,11 @@ class Bus:
         self._memory: tuple[tuple[int, int, int, Device], ...] = ()
         self.remap()
 
+    def add(self, device: Device) -> None:
+        """One more device, behind those that are there; before anything was saved."""
+        self.devices += (device,)
+        self.remap()
+
     def remap(self) -> None:
         """Take over the devices' ranges anew: one of them has moved (a PCI base address register was written)."""
         self._ports.clear()

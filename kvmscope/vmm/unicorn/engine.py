@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +26,7 @@ from kvmscope.vmm.unicorn.native import (
     UC_ERR_FETCH_PROT,
     UC_ERR_FETCH_UNMAPPED,
     UC_ERR_OK,
+    UC_ERR_WRITE_PROT,
     HookKind,
     Native,
 )
@@ -45,6 +46,8 @@ __all__ = ["UnicornEngine"]
 
 _SCRATCH: Final = 1 << PHYSICAL_BITS + 1
 """Physical address of the engine's own page, out of reach of the guest: it holds the fake VMCB and MSR bitmap."""
+_READ: Final = 1
+_EXECUTE: Final = 4
 _SCRATCH_SIZE: Final = 0x4000
 _MSR_BITMAP: Final = 0x1000
 _START_CODE: Final = 0x3000
@@ -61,7 +64,7 @@ class UnicornEngine:
     """The processors; see `kvmscope.vmm.engine.Engine`.
 
     ``ram`` is guest memory from physical address 0, owned by the caller and shared with Unicorn; every other physical
-    address is device space and goes to ``host``.
+    address is device space and goes to ``host``; but the bytes of ``rom`` can be executed at its address.
     """
 
     name = "unicorn"
@@ -74,6 +77,7 @@ class UnicornEngine:
         *,
         vcpus: int = 1,
         quantum: int = QUANTUM,
+        rom: tuple[int, bytes] | None = None,
         python_probe: bool = False,
     ) -> None:
         layout.check_version()
@@ -90,7 +94,8 @@ class UnicornEngine:
         self._scratch = mmap.mmap(-1, _SCRATCH_SIZE)
         self._scratch_anchor = ctypes.c_char.from_buffer(self._scratch)
         native.map_ram(_SCRATCH, _SCRATCH_SIZE, ctypes.addressof(self._scratch_anchor))
-        native.map_device(memory.size, (1 << PHYSICAL_BITS) - memory.size, self._mmio_read, self._mmio_write)
+        self._rom: mmap.mmap | None = None
+        self._map_devices(rom)
         uc.ctl_exits_enabled(True)
         model = Model(profile, vcpus)
         self._first_block(native)
@@ -110,6 +115,26 @@ class UnicornEngine:
         self._vcpus = Vcpus(cpu, host, vcpus, quantum)
         cpu.turn_over = self._vcpus.end_turn
         self._closed = False
+
+    def _map_devices(self, rom: tuple[int, bytes] | None) -> None:
+        """Device space from the end of RAM on, around the ROM."""
+        native, first = self._native, self._memory.size
+        if rom is not None:
+            address, data = rom
+            self._rom = mmap.mmap(-1, len(data))
+            self._rom[:] = data
+            self._rom_anchor = ctypes.c_char.from_buffer(self._rom)
+            native.map_device(first, address - first, *self._device(first))
+            native.map_ram(address, len(data), ctypes.addressof(self._rom_anchor), rights=_READ | _EXECUTE)
+            first = address + len(data)
+        native.map_device(first, (1 << PHYSICAL_BITS) - first, *self._device(first))
+
+    def _device(self, base: int) -> tuple[Callable[[int, int], int], Callable[[int, int, int], None]]:
+        host, q = self._host, self._env.q
+        return (
+            lambda offset, size: host.mmio_read(base + offset, size, q[EIP]),
+            lambda offset, size, value: host.mmio_write(base + offset, size, value, q[EIP]),
+        )
 
     def _first_block(self, native: Native) -> None:
         """Run a block of our own to its end: Unicorn reports new blocks only after its first.
@@ -330,6 +355,8 @@ class UnicornEngine:
         self._env.d[IS_INT] = 0
         if status in (UC_ERR_FETCH_PROT, UC_ERR_FETCH_UNMAPPED):
             detail = f"instruction fetch from device space at linear {where:#x}"
+        elif status == UC_ERR_WRITE_PROT:
+            detail = f"store to ROM at linear {where:#x}"
         else:
             detail = f"Unicorn cannot go on at linear {where:#x} (error {status})"
         if cpu.pending is None:
@@ -395,6 +422,9 @@ class UnicornEngine:
         self._memory.close()
         del self._scratch_anchor
         self._scratch.close()
+        if self._rom is not None:
+            del self._rom_anchor
+            self._rom.close()
 
     # the bus
 
@@ -405,9 +435,3 @@ class UnicornEngine:
     def _port_write(self, _uc: int, port: int, size: int, value: int, _data: int) -> None:
         self.cpu.debug.on_port(port, size)
         self._host.port_write(port, size, value & (1 << 8 * size) - 1, self._env.q[EIP])
-
-    def _mmio_read(self, offset: int, size: int) -> int:
-        return self._host.mmio_read(self._memory.size + offset, size, self._env.q[EIP])
-
-    def _mmio_write(self, offset: int, size: int, value: int) -> None:
-        self._host.mmio_write(self._memory.size + offset, size, value, self._env.q[EIP])

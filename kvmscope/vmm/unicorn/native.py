@@ -16,10 +16,11 @@ from kvmscope.vmm.unicorn import layout
 if TYPE_CHECKING:
     from unicorn import Uc
 
-__all__ = ["UC_ERR_FETCH_PROT", "UC_ERR_FETCH_UNMAPPED", "UC_ERR_OK", "HookKind", "Native"]
+__all__ = ["UC_ERR_FETCH_PROT", "UC_ERR_FETCH_UNMAPPED", "UC_ERR_OK", "UC_ERR_WRITE_PROT", "HookKind", "Native"]
 
 UC_ERR_OK: Final = 0
 UC_ERR_FETCH_UNMAPPED: Final = 8
+UC_ERR_WRITE_PROT: Final = 12
 UC_ERR_FETCH_PROT: Final = 14
 
 _P, _U64, _U32, _INT = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_int
@@ -177,9 +178,9 @@ class Native:
         self._lib.uc_hook_del(self._h, ctypes.c_size_t(handle))
         self._keep.pop(handle, None)
 
-    def map_ram(self, address: int, size: int, host: int) -> None:
-        """Map host memory as guest-physical RAM."""
-        status = self._lib.uc_mem_map_ptr(self._h, address, size, 7, ctypes.c_void_p(host))
+    def map_ram(self, address: int, size: int, host: int, *, rights: int = 7) -> None:
+        """Map host memory as guest-physical RAM; ``rights`` are read 1, write 2, execute 4."""
+        status = self._lib.uc_mem_map_ptr(self._h, address, size, rights, ctypes.c_void_p(host))
         if status != UC_ERR_OK:
             raise EngineError("Unicorn refused the guest's memory", f"{size:#x} bytes at {address:#x}, error {status}")
 
