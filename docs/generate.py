@@ -13,6 +13,7 @@ HEADINGS = {
     "run": "Forward",
     "back": "Backwards: the same letter in uppercase",
     "look": "Looking",
+    "vcpu": "Several processors",
     "edit": "Editing",
     "file": "Files",
     "app": "Always",

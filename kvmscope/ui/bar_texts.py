@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from kvmscope.ui.actions import BY_ID
 from kvmscope.ui.bars import BarItem
 from kvmscope.ui.keymap import spelled
+from kvmscope.ui.vcpu_texts import guest_time, vcpu_items
 
 if TYPE_CHECKING:
     from kvmscope.ui.view import View
@@ -18,9 +19,13 @@ if TYPE_CHECKING:
     from kvmscope.vmm.events import Event
     from kvmscope.vmm.snapshot import Snapshot
 
-__all__ = ["displays", "event_text", "footer", "header", "status"]
+__all__ = ["clock", "displays", "event_text", "footer", "header", "status"]
 
 _RULE: Final = BarItem(" │ ", "bar_rule")
+_WIDE: Final = 100
+"""Cells from which on the program's name has room beside several vCPUs."""
+_BESIDE: Final = 56
+"""Cells that mode, step and state take beside them."""
 _RUN_KEYS: Final = (
     "run.step", "back.step", "run.over", "run.continue", "run.breakpoint", "run.next_event", "look.goto", "edit.edit",
     "look.command", "run.restart", "file.export", "app.palette", "app.quit",
@@ -37,6 +42,7 @@ _REASONS: Final = {
     "triple-fault": "triple fault",
     "debug-exit": "exited",
     "hlt": "halted",
+    "reset": "reset",
     "budget": "out of budget",
     "unsupported": "unsupported",
     "error": "engine error",
@@ -45,14 +51,12 @@ _REASONS: Final = {
 
 def event_text(event: Event) -> str:
     """A few words for an event: ``#PF(0x2)``, ``out 0xe9 = 0x41``, ``wrmsr 0x10``."""
+    from kvmscope.debug.explain.names import event_title
     from kvmscope.vmm import events
-    from kvmscope.x86.exceptions import mnemonic
 
     match event:
-        case events.ExceptionEvent(vector=vector, error_code=None):
-            return mnemonic(vector)
-        case events.ExceptionEvent(vector=vector, error_code=code):
-            return f"{mnemonic(vector)}({code:#x})"
+        case events.ExceptionEvent():
+            return event_title(event)
         case events.PortEvent():
             return f"{'out' if event.write else 'in'} {event.port:#x} = {event.value:#x}"
         case events.MmioEvent():
@@ -68,11 +72,15 @@ def event_text(event: Event) -> str:
 
 def header(bench: Workbench, progress: int | None, width: int) -> tuple[list[BarItem], list[BarItem]]:
     """File, mode and CPL, step k/n, last event; at the right end the state."""
+    snapshot = bench.view.snapshot if bench.view else None
     left = [BarItem(" kvmscope ", "bar_strong"), BarItem("│ ", "bar_rule")]
+    if snapshot is not None and snapshot.vcpus and width < _WIDE:
+        left = [BarItem(" ")]
     mark = " *" if bench.modified else ""
     left.append(BarItem(f"{bench.document.name}{mark}", "bar_strong"))
-    snapshot = bench.view.snapshot if bench.view else None
     if snapshot is not None:
+        if snapshot.vcpus:
+            left += [_RULE, *vcpu_items(snapshot, width - len(left[-1].text) - _BESIDE)]
         left += [_RULE, BarItem(_mode(snapshot), "bar")]
         tick = snapshot.tick if progress is None else progress
         last = max(snapshot.last_tick, tick)
@@ -119,8 +127,8 @@ def status(bench: Workbench) -> tuple[BarItem, ...]:
     view = bench.view
     if view is not None and not bench.stale:
         stop = view.snapshot.stop
-        if stop.reason == "breakpoint":
-            return (BarItem(f" Breakpoint at {_place(view)}", "bar_strong"),)
+        if stop.reason == "breakpoint" and (not view.snapshot.vcpus or view.snapshot.cpu.pc == stop.breakpoint):
+            return (*_which(bench), BarItem(f" Breakpoint at {_place(view)}", "bar_strong"))
         if view.outcome is not None:
             return _verdict(view)
         if view.explanation is not None and _news(view):
@@ -135,6 +143,23 @@ def status(bench: Workbench) -> tuple[BarItem, ...]:
         return (BarItem(f" Changed: {spelled('edit.leave')} assembles it and starts again", "bar"),)
     title = result.reproducer.title if result is not None and result.reproducer is not None else ""
     return (BarItem(f" {title}", "bar"),)
+
+
+def _which(bench: Workbench) -> tuple[BarItem, ...]:
+    """Of several vCPUs the one that is looked at, and that it was another before the machine stopped."""
+    snapshot = bench.view.snapshot if bench.view is not None else None
+    if snapshot is None or not snapshot.vcpus:
+        return ()
+    before = bench.since.switched_from
+    items = (BarItem(f" vCPU {snapshot.vcpu}:", "bar_strong"),)
+    return items if before is None else (BarItem(f" vCPU {before} →", "bar_warn"), *items)
+
+
+def clock(bench: Workbench, width: int, beside: Sequence[BarItem]) -> tuple[BarItem, ...]:
+    """Guest time for the right end of the status line, where it is not the step and there is room for it."""
+    text = guest_time(bench.view.snapshot, bench.since) if bench.view is not None else ""
+    room = width - sum(len(item.text) for item in beside)
+    return (BarItem(f" {text} ", "bar"),) if text and len(text) + 2 <= room else ()
 
 
 def _verdict(view: View) -> tuple[BarItem, ...]:

@@ -190,14 +190,30 @@ class Controller:
 
     def edit_memory(self, physical: int, data: bytes) -> bool:
         """Change RAM; an event of history, which cuts the future when done in the past."""
+        from kvmscope.vmm.session import Edit
+
+        return self._send("edit", Edit(address=physical, data=data))
+
+    def select_vcpu(self, vcpu: int) -> bool:
+        """Look at another vCPU."""
+        from kvmscope.vmm.session import Select
+
+        return self._send("select", Select(vcpu))
+
+    def freeze(self, vcpus: frozenset[int]) -> bool:
+        """Give these vCPUs no turn; an event of history too."""
+        from kvmscope.vmm.session import Freeze
+
+        return self._send("freeze", Freeze(vcpus))
+
+    def _send(self, name: str, command: vmm.Command) -> bool:
+        """Have the session do something; False while it is busy."""
         current = self._current
         if current is None or self.busy:
             return False
-        from kvmscope.vmm.session import Edit
-
         self._outstanding += 1
-        self.busy_with = "edit"
-        current.session.submit(Edit(address=physical, data=data))
+        self.busy_with = name
+        current.session.submit(command)
         return True
 
     def execute(self, line: str) -> bool:

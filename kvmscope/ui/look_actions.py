@@ -13,7 +13,7 @@ from kvmscope.ui import clipboard
 from kvmscope.ui.files import free_name, write_atomically
 from kvmscope.ui.layouts import PANELS, docked
 from kvmscope.ui.picture import screen_svg
-from kvmscope.ui.run_actions import RunActions
+from kvmscope.ui.vcpu_actions import VcpuActions
 
 if TYPE_CHECKING:
     from kvmscope.ui.line_panel import Key, PanelActivated
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["LookActions"]
 
 
-class LookActions(RunActions):
+class LookActions(VcpuActions):
     """Everything that changes what is seen and not what runs, and values edited in place."""
 
     # Panels.

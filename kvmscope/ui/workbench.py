@@ -30,6 +30,7 @@ from kvmscope.ui.editor import Editor, GutterClicked, listing_of
 from kvmscope.ui.highlight import Lexer
 from kvmscope.ui.layouts import HORIZONTAL, TREE, VERTICAL, docked, layout_classes
 from kvmscope.ui.outcome import outcome
+from kvmscope.ui.vcpu_texts import Since, since
 
 if TYPE_CHECKING:
     from kvmscope.reproducer.document import Reproducer
@@ -88,6 +89,8 @@ class Workbench(Arrangement, Screen[None]):
         self.started_text: str | None = None
         """The text that the machine runs."""
         self.view: View | None = None
+        self.since = Since()
+        """What the last command did beside the view's delta."""
         self.where: Focus | None = None
         """What the user looks at; None until something was chosen."""
         self.front = "disassembly"
@@ -350,6 +353,7 @@ class Workbench(Arrangement, Screen[None]):
         if message.displays and message.displays != self.displays:
             self.console.say("", message.displays)
         self.displays = message.displays
+        self.since = since(self.view, message.view)
         view = replace(message.view, outcome=outcome(self.started, message.view))
         self.show_view(view.looking_at(self.focus_of_user), follow=True)
         self.editor.mark_breakpoints(self.controller.breakpoint_lines())
@@ -428,7 +432,9 @@ class Workbench(Arrangement, Screen[None]):
             return
         width = self.app.size.width
         self.header.show(*bar_texts.header(self, self._progress, width))
-        self.status.show(self._message or bar_texts.status(self), bar_texts.displays(self.displays, width))
+        words = self._message or bar_texts.status(self)
+        shown = bar_texts.displays(self.displays, width)
+        self.status.show(words, (*shown, *bar_texts.clock(self, width, (*words, *shown))))
         self.keys.show(*bar_texts.footer(self, width))
 
     async def on_bar_clicked(self, message: BarClicked) -> None:

@@ -23,11 +23,13 @@ __all__ = [
     "Context",
     "Edit",
     "Failed",
+    "Freeze",
     "Goto",
     "Message",
     "Progress",
     "Reset",
     "Run",
+    "Select",
     "Session",
     "Started",
     "Step",
@@ -119,6 +121,28 @@ class Edit:
             context.machine.write_register(self.name, self.value)
         else:
             context.machine.write_memory(self.address, self.data)
+        return context.machine.stop
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """Look at another vCPU."""
+
+    vcpu: int
+
+    def __call__(self, context: Context) -> Stop:
+        context.machine.select(self.vcpu)
+        return context.machine.stop
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """These vCPUs, and no others, get no turn."""
+
+    vcpus: frozenset[int]
+
+    def __call__(self, context: Context) -> Stop:
+        context.machine.freeze(self.vcpus)
         return context.machine.stop
 
 

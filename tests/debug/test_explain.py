@@ -308,3 +308,60 @@ def test_every_reason_has_words():
             assert explain(Stop(reason, detail="because"), snapshot).title
     finally:
         machine.close()
+
+
+ICR = "mov ebx, 0xfee00000\nmov dword ptr [rbx + 0x310], 0\n"
+
+
+def test_external_interrupts_have_no_instruction_as_their_cause():
+    code = f"{ICR}mov dword ptr [rbx + 0xf0], 0x1ff\nmov dword ptr [rbx + 0x300], 0x4055\nsti\nnop\nhlt\nh: hlt\n"
+    machine, image = boot(code, '[handlers]\n0x55 = "h"')
+    try:
+        machine.run()
+        (event,) = (e for e in machine.events if isinstance(e, ExceptionEvent))
+        found = explain(event, machine.snapshot(), image)
+        assert found.title == f"IRQ 0x55 at {event.rip:#x}: external interrupt"
+        assert found.lines[0].startswith("taken before ")
+        assert "RFLAGS.IF = 1" in found.lines
+    finally:
+        machine.close()
+
+
+def test_an_nmi_is_one():
+    machine, image = boot(f"{ICR}mov dword ptr [rbx + 0x300], 0x4400\nnop\nhlt\nh: hlt\n", '[handlers]\nNMI = "h"')
+    try:
+        machine.run()
+        (event,) = (e for e in machine.events if isinstance(e, ExceptionEvent))
+        found = explain(event, machine.snapshot(), image)
+        assert found.title == f"NMI at {event.rip:#x}: non-maskable interrupt"
+        assert found.lines[1] == "RFLAGS.IF = 0, which an NMI does not ask"
+    finally:
+        machine.close()
+
+
+def test_an_interrupt_with_the_number_of_a_page_fault_is_none():
+    state = boot("nop\n")[0]
+    snapshot = state.snapshot()
+    event = ExceptionEvent(1, 0x400000, 0, 14, ExceptionSource.EXTERNAL, None, None, None, snapshot.cpu)
+    assert explain(event, snapshot).title == "IRQ 0xe at 0x400000: external interrupt"
+    state.close()
+
+
+def test_hlt_of_several_vcpus_says_what_each_waits_for():
+    stop, found = ended("nop\nhlt\n", "smp = 2")
+    assert stop.reason is StopReason.HLT
+    assert found.title == "HLT: nothing can wake any processor"
+    assert found.lines[0].startswith("vCPU 0: halted, next 0x400002: RFLAGS.IF = 0")
+    assert found.lines[1] == "vCPU 1: waits for a start-up IPI"
+
+
+def test_of_several_vcpus_the_title_names_the_one():
+    _, found = ended("ud2\n", "smp = 2")
+    assert found.title.startswith("vCPU 0: #UD at 0x400000")
+
+
+def test_a_reset_says_how():
+    stop, found = ended("mov al, 0xfe\nout 0x64, al\nhlt\n")
+    assert stop.reason is StopReason.RESET
+    assert "reset" in found.title
+    assert "restart begins anew" in found.lines[-1]

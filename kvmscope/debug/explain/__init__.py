@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kvmscope.asm.image import Image
 from kvmscope.debug.explain.fault import explain_exception
 from kvmscope.debug.explain.model import Explanation, Guest
@@ -21,8 +23,16 @@ def explain(what: ExceptionEvent | Stop, snapshot: Snapshot, image: Image | None
     """Why an exception was raised, or why the machine stopped.
 
     ``snapshot`` gives memory (that of its tick: where the event is older, the lines say so) and the events that
-    belong to a chain; ``image`` gives names to addresses.
+    belong to a chain; ``image`` gives names to addresses.  Of several vCPUs the title says which one it was.
     """
+    found = _explain(what, snapshot, image)
+    event = what.exception if isinstance(what, Stop) else what
+    if event is None or not snapshot.vcpus:
+        return found
+    return replace(found, title=f"vCPU {event.vcpu}: {found.title}")
+
+
+def _explain(what: ExceptionEvent | Stop, snapshot: Snapshot, image: Image | None) -> Explanation:
     if isinstance(what, Stop):
         return explain_stop(what, snapshot, image)
     chain = chain_of(what, snapshot.events)

@@ -8,7 +8,7 @@ from kvmscope.debug.explain.delivery import gate_failure, gate_lines
 from kvmscope.debug.explain.general import instruction_cause, segment_cause
 from kvmscope.debug.explain.loads import selector_cause
 from kvmscope.debug.explain.model import Explanation, Guest
-from kvmscope.debug.explain.names import REFERENCES, vector_title
+from kvmscope.debug.explain.names import REFERENCES, event_title, vector_title
 from kvmscope.debug.explain.opcode import invalid_opcode
 from kvmscope.debug.explain.operands import Decoded, decode
 from kvmscope.debug.explain.pagefault import explain_page_fault
@@ -40,6 +40,8 @@ def explain_exception(
 ) -> Explanation:
     """Why ``event`` was raised.  ``stale``: memory has moved on since, which is said wherever memory decides."""
     decoded = decode(guest)
+    if event.source is ExceptionSource.EXTERNAL:
+        return _interrupt(guest, event, decoded)
     if event.vector == 14:
         found = explain_page_fault(guest, event, decoded, stale)
         return _with_parent(found, event)
@@ -48,8 +50,6 @@ def explain_exception(
     if event.source is ExceptionSource.SOFTWARE and event.vector not in TRAPS:
         text = decoded.text if decoded is not None else f"INT {event.vector:#x}"
         return Explanation(f"{title}: software interrupt, {text}", tuple(head), REFERENCES["interrupt"])
-    if event.source is ExceptionSource.EXTERNAL:
-        return Explanation(f"{title}: external interrupt", tuple(head), REFERENCES["interrupt"])
 
     key, (words, lines) = _cause(guest, event, events, decoded)
     name = mnemonic(event.vector)
@@ -59,6 +59,24 @@ def explain_exception(
         lines = [*lines, "instruction and tables were read later than the exception: go to its tick to be sure"]
     references = tuple(dict.fromkeys((*REFERENCES.get(name, ()), *REFERENCES.get(key, ()))))
     return _with_parent(Explanation(f"{title}: {words}", (*head, *lines), references), event)
+
+
+def _interrupt(guest: Guest, event: ExceptionEvent, decoded: Decoded | None) -> Explanation:
+    """From outside: no instruction is its cause, it comes between two.  Which device asked for it the event does not tell."""
+    nmi = event.vector == 2
+    what = "non-maskable interrupt" if nmi else "external interrupt"
+    # A halted vCPU stands behind its HLT.
+    waiting = guest.read(guest.cpu.pc - 1, 1) == b"\xf4"
+    text = f": {decoded.text}" if decoded is not None else ""
+    lines = [
+        f"taken before {guest.place()}{text}",
+        f"RFLAGS.IF = {guest.cpu.rflags >> 9 & 1}" + (", which an NMI does not ask" if nmi else ""),
+    ]
+    if waiting:
+        lines.append("the byte before is HLT: where the vCPU waited there, this woke it")
+    return Explanation(
+        f"{event_title(event)} at {guest.cpu.pc:#x}: {what}", tuple(lines), REFERENCES["nmi" if nmi else "interrupt"]
+    )
 
 
 def _with_parent(found: Explanation, event: ExceptionEvent) -> Explanation:

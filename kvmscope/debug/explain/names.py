@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from kvmscope.vmm.events import ExceptionEvent, ExceptionSource
 from kvmscope.x86.exceptions import mnemonic
 
-__all__ = ["REFERENCES", "vector_title"]
+__all__ = ["REFERENCES", "event_title", "vector_title"]
+
+_NMI: Final = 2
 
 REFERENCES: Final[dict[str, tuple[str, ...]]] = {
     "#DE": ("SDM vol. 3A 6.15 (interrupt 0)", "SDM vol. 2A DIV, IDIV"),
@@ -26,6 +29,9 @@ REFERENCES: Final[dict[str, tuple[str, ...]]] = {
     "#AC": ("SDM vol. 3A 6.15 (interrupt 17)",),
     "#XM": ("SDM vol. 1 11.5", "SDM vol. 3A 6.15 (interrupt 19)"),
     "interrupt": ("SDM vol. 3A 6.12",),
+    "nmi": ("SDM vol. 3A 6.7 (NMI), 6.7.1 (further NMIs wait for IRET)",),
+    "reset": ("SDM vol. 3A 9.1 (reset and INIT)",),
+    "start-up": ("SDM vol. 3A 9.4.4 (INIT and start-up IPIs)",),
     "gate": ("SDM vol. 3A 6.11, 6.14.1 (IDT gates)",),
     "selector": ("SDM vol. 3A 5.5 to 5.8 (privilege checks)", "SDM vol. 3A 3.4.5 (descriptors)"),
     "privileged": ("SDM vol. 3A 5.9 (privileged instructions)",),
@@ -48,3 +54,10 @@ def vector_title(vector: int, error_code: int | None) -> str:
     """``#PF(0x2)``, ``#UD``, ``INT 0x80``."""
     name = mnemonic(vector)
     return name if error_code is None else f"{name}({error_code:#x})"
+
+
+def event_title(event: ExceptionEvent) -> str:
+    """Like `vector_title`; an interrupt from outside is ``IRQ 0x20``, whatever exception has its number, or ``NMI``."""
+    if event.source is ExceptionSource.EXTERNAL and event.vector != _NMI:
+        return f"IRQ {event.vector:#x}"
+    return vector_title(event.vector, event.error_code)

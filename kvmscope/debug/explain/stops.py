@@ -8,11 +8,12 @@ from kvmscope.asm.image import Image
 from kvmscope.debug.explain.delivery import gate_failure, gate_lines
 from kvmscope.debug.explain.fault import explain_exception
 from kvmscope.debug.explain.model import Explanation, Guest
-from kvmscope.debug.explain.names import REFERENCES, vector_title
-from kvmscope.vmm.engine import Stop, StopReason
+from kvmscope.debug.explain.names import REFERENCES, event_title, vector_title
+from kvmscope.vmm.engine import Activity, Stop, StopReason
 from kvmscope.vmm.events import Event, ExceptionEvent
 from kvmscope.vmm.snapshot import Snapshot
 from kvmscope.x86.exceptions import mnemonic
+from kvmscope.x86.state import CpuState
 
 __all__ = ["chain_of", "explain_chain", "explain_stop"]
 
@@ -37,7 +38,7 @@ def explain_chain(
 ) -> Explanation:
     """Each link: the exception, its own cause, and why its delivery failed."""
     stale = snapshot.tick > chain[-1].tick
-    names = " -> ".join(vector_title(e.vector, e.error_code) for e in chain)
+    names = " -> ".join(event_title(e) for e in chain)
     title = f"{names} -> shutdown (triple fault)" if shutdown else names
     first = Guest.of(snapshot, image, chain[0].before)
     title += f" at {first.cpu.pc:#x}"
@@ -117,10 +118,45 @@ def _debug_exit(stop: Stop, snapshot: Snapshot, image: Image | None) -> Explanat
 
 
 def _hlt(stop: Stop, snapshot: Snapshot, image: Image | None) -> Explanation:
-    enabled = snapshot.cpu.rflags >> 9 & 1
-    why = "RFLAGS.IF = 1, but no device raises an interrupt" if enabled else "RFLAGS.IF = 0: only NMI, SMI or reset"
+    if snapshot.vcpus:
+        return _all_wait(snapshot, image)
     guest = Guest.of(snapshot, image)
+    why = _deaf(snapshot.cpu)
     return Explanation(f"HLT: nothing can wake the processor ({why})", (f"next: {guest.place()}",), REFERENCES["hlt"])
+
+
+def _deaf(cpu: CpuState) -> str:
+    enabled = cpu.rflags >> 9 & 1
+    return "RFLAGS.IF = 1, but no device raises an interrupt" if enabled else "RFLAGS.IF = 0: only NMI, SMI or reset"
+
+
+def _all_wait(snapshot: Snapshot, image: Image | None) -> Explanation:
+    """One line a vCPU: what it waits for."""
+    lines: list[str] = []
+    for vcpu in snapshot.vcpus:
+        guest = Guest.of(snapshot, image, vcpu.cpu)
+        if vcpu.activity is Activity.WAIT_FOR_SIPI:
+            words = "waits for a start-up IPI"
+        elif vcpu.activity is Activity.HALTED:
+            words = f"halted, next {guest.place()}: {_deaf(vcpu.cpu)}"
+        else:
+            words = f"active at {guest.place()}"
+        # A frozen vCPU might go on; it is the user who wants it not to.
+        lines.append(f"vCPU {vcpu.index}: {words}{', and frozen' if vcpu.frozen else ''}")
+    frozen = [str(vcpu.index) for vcpu in snapshot.vcpus if vcpu.frozen]
+    title = "HLT: nothing can wake any processor"
+    if frozen:
+        title += f" (frozen: {', '.join(frozen)})"
+        lines.append("thaw gives the frozen ones their turn again, after a step back: this stop is final")
+    return Explanation(title, tuple(lines), (*REFERENCES["hlt"], *REFERENCES["start-up"]))
+
+
+def _reset(stop: Stop, snapshot: Snapshot, image: Image | None) -> Explanation:
+    """How the guest asked for it; the machine stops where a real one would begin anew."""
+    guest = Guest.of(snapshot, image)
+    lines = [f"next: {guest.place()}", "the machine stops here: restart begins anew"]
+    title = stop.detail or "the guest asked for a reset or for power-off"
+    return Explanation(title, tuple(lines), REFERENCES["reset"])
 
 
 _SIMPLE = {
@@ -144,6 +180,7 @@ def explain_stop(stop: Stop, snapshot: Snapshot, image: Image | None) -> Explana
         StopReason.TRIPLE_FAULT: _triple_fault,
         StopReason.DEBUG_EXIT: _debug_exit,
         StopReason.HLT: _hlt,
+        StopReason.RESET: _reset,
     }.get(stop.reason)
     if detailed is not None:
         return detailed(stop, snapshot, image)

@@ -24,6 +24,7 @@ _GROUPS: Final = {
     "run": "Forward",
     "back": "The same backwards",
     "look": "Looking",
+    "vcpu": "Several processors",
     "edit": "The source",
     "file": "Files",
     "app": "kvmscope",

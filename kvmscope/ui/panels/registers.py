@@ -31,4 +31,5 @@ class RegistersPanel(FoldPanel):
 
     def subtitle(self, view: View) -> str:
         cpu = view.snapshot.cpu
-        return f"{cpu.mode}-bit CPL {cpu.cpl}"
+        which = f"vCPU {view.snapshot.vcpu} · " if view.snapshot.vcpus else ""
+        return f"{which}{cpu.mode}-bit CPL {cpu.cpl}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from kvmscope.debug.explain.names import event_title
 from kvmscope.ui.line_panel import Span
 from kvmscope.ui.render.reader import Symbols
 from kvmscope.ui.render.text import printable
@@ -30,6 +31,7 @@ class EventKind(StrEnum):
     """What the timeline can be filtered by."""
 
     EXCEPTION = "exceptions"
+    INTERRUPT = "interrupts"
     IO = "I/O"
     MSR = "MSR"
     CONTROL = "control"
@@ -46,7 +48,6 @@ class EventWords(NamedTuple):
 
 
 _KINDS: Final[dict[type[Event], EventKind]] = {
-    ExceptionEvent: EventKind.EXCEPTION,
     PortEvent: EventKind.IO,
     MmioEvent: EventKind.IO,
     MsrEvent: EventKind.MSR,
@@ -57,6 +58,8 @@ _KINDS: Final[dict[type[Event], EventKind]] = {
 
 def kind_of(event: Event) -> EventKind:
     """The kind that an event is filtered by."""
+    if isinstance(event, ExceptionEvent):
+        return EventKind.INTERRUPT if event.source is ExceptionSource.EXTERNAL else EventKind.EXCEPTION
     return _KINDS.get(type(event), EventKind.OTHER)
 
 
@@ -85,17 +88,18 @@ def describe(event: Event, symbols: Symbols) -> EventWords:
 
 
 def _exception(event: ExceptionEvent, symbols: Symbols) -> EventWords:
+    external = event.source is ExceptionSource.EXTERNAL
     code = "" if event.error_code is None else f"({event.error_code:x})"
-    name = mnemonic(event.vector)
-    style = "error" if event.source is ExceptionSource.FAULT else "accent"
+    name = event_title(event) if external else mnemonic(event.vector)
+    style = "error" if event.source is ExceptionSource.FAULT else "ok" if external else "accent"
     spans: list[Span] = []
     if event.vector == 14 and event.error_code is not None:
         spans += _page_fault(event.error_code, event.cr2, symbols)
     elif event.error_code is not None and event.vector != 8:
         spans.append(Span(", ".join(decode_error_code(event.vector, event.error_code)), "value"))
-    if event.dr6 is not None and event.vector == 1:
+    if event.dr6 is not None and event.vector == 1 and not external:
         spans.append(Span(f"DR6 {event.dr6:x}", "num"))
-    if event.source is not ExceptionSource.FAULT:
+    if event.source is ExceptionSource.SOFTWARE:
         spans.append(Span(event.source.value, "dim"))
     if event.parent is not None:
         spans.append(Span(f"{' ' if spans else ''}while delivering {mnemonic(event.parent)}", "warn"))

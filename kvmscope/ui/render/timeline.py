@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Final
 
 from kvmscope.ui.line_panel import Key, Kind, Row, Span
 from kvmscope.ui.render.event_index import EventIndex, cell_of
@@ -14,7 +15,10 @@ from kvmscope.ui.render.text import clip, message, row
 from kvmscope.ui.view import View
 from kvmscope.vmm.events import Event
 
-__all__ = ["bar_rows", "clamp_first", "event_row", "event_rows", "follow_first"]
+__all__ = ["VCPU_STYLES", "bar_rows", "clamp_first", "event_row", "event_rows", "follow_first"]
+
+VCPU_STYLES: Final = ("accent", "ok", "num", "symbol")
+"""Inks of the vCPUs' numbers, by turns; the number itself tells them apart."""
 
 
 def bar_rows(view: View, index: EventIndex, width: int) -> list[Row]:
@@ -60,13 +64,16 @@ def event_rows(
     rows: list[Row] = []
     shown = [index.events[positions[line]].rip for line in range(first, min(first + height, len(positions)))]
     rip_digits = max((len(f"{rip:x}") for rip in shown), default=1)
+    vcpus = len(view.snapshot.vcpus)
     for line in range(first, min(first + height, len(positions))):
         position = positions[line]
         event = index.events[position]
         here = position == index.here - 1 and event.tick == view.snapshot.tick
         selected = view.focus.event_tick is not None and event.tick == view.focus.event_tick
         future = position >= index.here
-        rows.append(event_row(event, symbols, width, (digits, rip_digits), "▶" if here else " ", future, selected))
+        rows.append(
+            event_row(event, symbols, width, (digits, rip_digits), "▶" if here else " ", future, selected, vcpus=vcpus)
+        )
     return rows
 
 
@@ -94,20 +101,35 @@ def event_row(
     point: str,
     future: bool,
     selected: bool = False,
+    *,
+    vcpus: int = 0,
 ) -> Row:
-    """``▶ 123 401000 <main+4>  #PF(2) write 7000, supervisor, not present``; ``digits`` of ticks and of addresses."""
-    return _event_row(_ById(event), symbols, width, digits, point, future, selected)
+    """``▶ 123 401000 <main+4>  #PF(2) write 7000, supervisor, not present``; ``digits`` of ticks and of addresses.
+
+    Where there are several ``vcpus`` the event's own stands behind the tick: ``▶ 123 v1 401000``.
+    """
+    return _event_row(_ById(event), symbols, width, digits, point, future, selected, vcpus)
 
 
 @lru_cache(maxsize=2048)
 def _event_row(
-    boxed: _ById, symbols: Symbols, width: int, digits: tuple[int, int], point: str, future: bool, selected: bool
+    boxed: _ById,
+    symbols: Symbols,
+    width: int,
+    digits: tuple[int, int],
+    point: str,
+    future: bool,
+    selected: bool,
+    vcpus: int,
 ) -> Row:
     event = boxed.event
     words = describe(event, symbols)
     key = Key(Kind.TICK, event.tick, f"{event.tick}", event.rip)
     spans = [Span(point, "gutter_current"), Span("·" if future else " ", "past")]
     spans.append(Span(f"{event.tick:{digits[0]}d} ", "dim"))
+    if vcpus > 1:
+        ink = VCPU_STYLES[event.vcpu % len(VCPU_STYLES)]
+        spans.append(Span(f"v{event.vcpu:<{len(str(vcpus - 1))}} ", ink))
     address = f"{event.rip:>{digits[1]}x}"
     if width >= 60:
         near = symbols.words(event.rip)

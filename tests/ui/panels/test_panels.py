@@ -252,13 +252,13 @@ def test_timeline_filters_kind_by_kind():
     async def script(app, pilot):
         panel = app.panel
         assert "7 events" in lines(panel)[0]
-        await pilot.press("v")
+        await pilot.press("o")
         assert panel.kinds == {EventKind.EXCEPTION}
         assert sum("#PF" in line for line in lines(panel)) == 1
         assert "exceptions: 1 of 7" in lines(panel)[0]
         for _ in range(4):
-            await pilot.press("v")
-        await pilot.press("v")
+            await pilot.press("o")
+        await pilot.press("o")
         assert panel.kinds == frozenset()
 
     drive(TimelinePanel(), full_guest().view(), script)
