@@ -14,7 +14,13 @@ ENGINES = ("unicorn",)
 
 
 def make_engine(
-    name: str, ram: mmap.mmap, host: EngineHost, cpu: str, vcpus: int = 1, quantum: int = QUANTUM, rom: tuple[int, bytes] | None = None
+    name: str,
+    ram: mmap.mmap,
+    host: EngineHost,
+    cpu: str,
+    vcpus: int = 1,
+    quantum: int = QUANTUM,
+    rom: tuple[int, bytes] | None = None,
 ) -> Engine:
     """An engine on ``ram`` with ``vcpus`` processors of profile ``cpu``.
 

@@ -247,3 +247,50 @@ def test_what_is_an_image(tmp_path: Path) -> None:
     assert is_image(tmp_path / "x.FLAT")
     assert not is_image(tmp_path / "x.asm")
     assert not is_image(tmp_path)
+
+
+def rom_with(directory: Path, entry: str, far: str = "hlt") -> Path:
+    """A ROM of 64 KiB: the reset vector jumps to ``entry`` at offset 0xf000; ``far`` stands at 0xf100."""
+    from kvmscope.asm import assemble
+
+    rom = bytearray(b"\xf4" * 0x10000)
+    rom[0xFFF0:0xFFF3] = b"\xe9" + (0xF000 - 0xFFF3 & 0xFFFF).to_bytes(2, "little")
+    rom[0xE000] = ord("d")
+    for offset, source in ((0xF000, entry), (0xF100, far)):
+        assembly = assemble(source, bits=16, origin=offset, cross_check=False)
+        assert assembly.image is not None, assembly.diagnostics
+        code = assembly.image.sections[0].data
+        rom[offset : offset + len(code)] = code
+    path = directory / "x.rom"
+    path.write_bytes(rom)
+    return path
+
+
+READ_ITSELF = """
+        mov     dx, 0x3f8
+        mov     al, byte ptr cs:[0xe000]
+        out     dx, al
+        .byte   0xea
+        .word   0xf100, 0xf000
+"""
+SAY_LOW = """
+        mov     al, 'L'
+        out     dx, al
+        xor     eax, eax
+        out     0xf4, eax
+"""
+
+
+def test_a_rom_starts_at_the_reset_vector_and_goes_on_below_1_mib(tmp_path: Path) -> None:
+    result = run(open_image(rom_with(tmp_path, READ_ITSELF, SAY_LOW), ImageOptions(rom=True)))
+    assert (result.serial, result.verdict) == (b"dL", Verdict.PASS)
+    assert result.registers["cs.base"] == 0xF0000
+
+
+def test_a_rom_is_not_written(tmp_path: Path) -> None:
+    store = "mov byte ptr cs:[0xe000], 1\nhlt\n"
+    result = run(open_image(rom_with(tmp_path, store), ImageOptions(rom=True)))
+    assert result.stop is not None
+    assert result.stop.reason is StopReason.UNSUPPORTED
+    assert "store to ROM" in result.stop.detail
+    assert result.verdict is Verdict.FAIL
