@@ -7,19 +7,7 @@ from collections.abc import Callable
 from kvmscope.vmm.devices import Bus
 from kvmscope.vmm.devices.acpi_pm import AcpiPm
 from kvmscope.vmm.devices.device import Device
-from kvmscope.vmm.devices.pci import (
-    Edu,
-    I440Fx,
-    Ich9Lpc,
-    Mch,
-    PciFunction,
-    PciRoot,
-    PciTestDevice,
-    Piix3,
-    Piix4Pm,
-    Upstream,
-    devfn,
-)
+from kvmscope.vmm.devices.pci import Edu, PciTestDevice, Upstream, devfn, make_root
 from kvmscope.vmm.devices.pci.upstream import Translator
 from tests.vmm.devices.board_parts import AllApics, HandClock, Levels, Memory
 
@@ -48,14 +36,11 @@ class PciMachine:
         )
         self.edu = Edu(self.clock, dma_bits)
         self.testdev = PciTestDevice()
-        functions: dict[int, PciFunction] = {EDU: self.edu, TESTDEV: self.testdev}
-        if q35:
-            functions |= {devfn(0): Mch(), devfn(31): Ich9Lpc(self.pm)}
-        else:
-            functions |= {devfn(0): I440Fx(), devfn(1): Piix3(), devfn(1, 3): Piix4Pm(self.pm)}
         unit = iommu(self.ram, self.apics) if iommu is not None else None
         upstream = Upstream(self.ram, self.apics.bus, unit[1] if unit else None)
-        self.root = PciRoot(functions, upstream, self.lines, lambda: self.bus.remap())
+        self.root = make_root(
+            "q35" if q35 else "pc", self.pm, upstream, self.lines, lambda: self.bus.remap(), (self.edu, self.testdev)
+        )
         extra = (unit[0],) if unit else ()
         self.bus = Bus((self.pm, self.root, *extra, *self.root.functions.values()))
 
