@@ -17,7 +17,7 @@ from kvmscope.vmm.config import MachineConfig
 from kvmscope.vmm.devices.device import DeviceState, DeviceView
 from kvmscope.vmm.devices.interrupts import Message, Signals
 from kvmscope.vmm.devices.rom import Rom
-from kvmscope.vmm.engine import Engine, Stop, StopReason
+from kvmscope.vmm.engine import EXIT_TIME, Engine, Stop, StopReason
 from kvmscope.vmm.events import Event, ExceptionEvent, MmioEvent, PortEvent
 from kvmscope.vmm.ram import Dma, Ram
 from kvmscope.vmm.record import EventLog, Output
@@ -28,6 +28,10 @@ SYNC_EVENTS: Final = 512
 """Events after which the machine synchronizes early: each costs host time, which a replay pays again."""
 _EXCEPTION_WEIGHT: Final = 16
 """Delivering an exception takes the time of this many other events."""
+
+
+_NO_EXIT: Final = frozenset({0x80, 0xB0})
+"""Local APIC registers that processors virtualize: TPR and EOI."""
 
 
 class Board:
@@ -42,7 +46,7 @@ class Board:
         self.serial = Output()
         self.debugcon = Output()
         self._engine: Engine | None = None
-        self.clock = Clock(self._ticks, self._look_again)
+        self.clock = Clock(self._ticks, self._nearer)
         self.chipset = Chipset(
             self.clock,
             Dma(memory, self._dma_written),
@@ -79,9 +83,10 @@ class Board:
     def _ticks(self) -> int:
         return 0 if self._engine is None else self._engine.clock
 
-    def _look_again(self) -> None:
-        if self._engine is not None:
-            self._engine.look_again()
+    def _nearer(self) -> None:
+        deadline = self.clock.deadline
+        if self._engine is not None and deadline is not None:
+            self._engine.due_at(deadline - self.clock.skipped)
 
     def _tsc_of(self, vcpu: int) -> Callable[[], int]:
         return lambda: self.engine.tsc(vcpu)
@@ -100,6 +105,7 @@ class Board:
         value, device = self.bus.port_read(port, size)
         engine = self.engine
         self.record(PortEvent(engine.clock, rip, engine.vcpu, port, size, value, False, device))
+        self.clock.spend(EXIT_TIME)
         return value
 
     def port_write(self, port: int, size: int, value: int, rip: int) -> None:
@@ -109,6 +115,7 @@ class Board:
         engine = self.engine
         self.record(PortEvent(engine.clock, rip, engine.vcpu, port, size, value, True, device))
         self.bus.port_write(port, size, value)
+        self.clock.spend(EXIT_TIME)
 
     def mmio_read(self, address: int, size: int, rip: int) -> int:
         """Load from what is not RAM: the vCPU's own local APIC, or the bus."""
@@ -118,6 +125,7 @@ class Board:
             value, device = apic.read(address & 0xFFF, size), apic.name
         else:
             value, device = self.bus.memory_read(address, size)
+            self.clock.spend(EXIT_TIME)
         self.record(MmioEvent(engine.clock, rip, engine.vcpu, address, size, value, False, device))
         return value
 
@@ -131,8 +139,11 @@ class Board:
         self.record(MmioEvent(engine.clock, rip, engine.vcpu, address, size, value, True, device))
         if own:
             apic.write(address & 0xFFF, size, value)
+            if address & 0xFFF not in _NO_EXIT:
+                self.clock.spend(EXIT_TIME)
         else:
             self.bus.memory_write(address, size, value)
+            self.clock.spend(EXIT_TIME)
 
     # EngineHost: time
 
@@ -152,6 +163,16 @@ class Board:
     def skip_idle(self) -> bool:
         """Let time pass to the next deadline."""
         return self.clock.skip()
+
+    def spend(self, nanoseconds: int) -> None:
+        """Time passes inside an instruction."""
+        self.clock.spend(nanoseconds)
+
+    def spin(self) -> None:
+        """Time passes, but not beyond the next deadline."""
+        clock = self.clock
+        deadline = clock.deadline
+        clock.spend(EXIT_TIME if deadline is None else max(0, min(EXIT_TIME, deadline - clock.now)))
 
     # EngineHost: interrupts and the local APIC
 
@@ -176,7 +197,10 @@ class Board:
 
     def write_msr(self, vcpu: int, index: int, value: int) -> bool:
         """MSRs of the local APIC."""
-        return self._apics[vcpu].write_msr(index, value)
+        mine = self._apics[vcpu].write_msr(index, value)
+        if mine and (index & 0xFF) << 4 not in _NO_EXIT:
+            self.clock.spend(EXIT_TIME)
+        return mine
 
     def get_cr8(self, vcpu: int) -> int:
         """The task priority class."""
@@ -304,7 +328,7 @@ class Board:
 
     def views(self) -> tuple[DeviceView, ...]:
         """Every device and local APIC, decoded."""
-        return (*self.bus.views(), *(apic.view() for apic in self._apics))
+        return (*self.bus.views(self.clock.now), *(apic.view() for apic in self._apics))
 
     def cut(self) -> None:
         """Forget the logs' future."""

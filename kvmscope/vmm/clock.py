@@ -53,7 +53,7 @@ class Timer:
 class Clock:
     """Guest time and the timers of all devices.
 
-    ``ticks`` gives the engine's clock; ``nearer`` is called when a timer's deadline has become the next one, so that a
+    ``ticks`` gives the engine's clock; ``nearer`` is called when the next deadline has come nearer in ticks, so that a
     run in progress looks again where it must stop.
     """
 
@@ -97,6 +97,12 @@ class Clock:
             due = min((t for t in self._timers if t.deadline is not None), key=lambda t: (t.deadline or 0, t.order))
             due.fire()
             self.deadline = min((t.deadline for t in self._timers if t.deadline is not None), default=None)
+
+    def spend(self, nanoseconds: int) -> None:
+        """Time passes inside an instruction; what becomes due expires at its end."""
+        self.skipped += nanoseconds
+        if self.deadline is not None:
+            self._nearer()
 
     def skip(self) -> bool:
         """Let time pass to the next deadline and expire what is due; False when nothing is armed."""

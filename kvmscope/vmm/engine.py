@@ -17,10 +17,16 @@ from kvmscope.x86.state import CpuState
 if TYPE_CHECKING:
     from kvmscope.vmm.devices.interrupts import Message, Signals
 
-__all__ = ["QUANTUM", "Activity", "Capability", "Engine", "EngineHost", "Stop", "StopReason"]
+__all__ = ["EXIT_TIME", "QUANTUM", "Activity", "Capability", "Engine", "EngineHost", "Stop", "StopReason"]
 
 QUANTUM: Final = 2_000
 """Ticks of a vCPU's turn by default, where a machine has several."""
+
+
+EXIT_TIME: Final = 10_000
+"""Nanoseconds of guest time that an instruction takes, beyond its tick, where a hypervisor would have to act: port
+and device access, CPUID, writes of CR0, CR4, CR8 and of local APIC registers, VMCALL.  The order of magnitude is that
+of an exit to user space; without it a guest that waits for time to pass would take the host a thousand times as long."""
 
 
 class StopReason(StrEnum):
@@ -131,6 +137,14 @@ class EngineHost(Protocol):
         """No vCPU can go on: let guest time pass to the next deadline.  False when there is none."""
         ...
 
+    def spend(self, nanoseconds: int) -> None:
+        """An instruction takes this long beyond its tick: guest time goes on."""
+        ...
+
+    def spin(self) -> None:
+        """PAUSE with nobody else to run: some guest time passes, but not beyond the next deadline."""
+        ...
+
     # interrupts
 
     def signals(self, vcpu: int) -> Signals:
@@ -214,12 +228,16 @@ class Engine(Protocol):
         """
         ...
 
+    def due_at(self, tick: int) -> None:
+        """The next deadline has come nearer, to this tick: be back by then; from a callback."""
+        ...
+
     def freeze(self, vcpus: frozenset[int]) -> None:
         """These vCPUs get no turn until further notice."""
         ...
 
     def look_again(self, vcpu: int | None = None) -> None:
-        """Signals (of ``vcpu``) or deadlines have changed: take notice at the next instruction boundary."""
+        """Signals (of ``vcpu``) have changed: take notice at the next instruction boundary."""
         ...
 
     def set_breakpoints(self, linear: Iterable[int]) -> None: ...

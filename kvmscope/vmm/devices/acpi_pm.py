@@ -63,6 +63,7 @@ class AcpiPm(Device):
     """
 
     name = "acpi-pm"
+    ticking = True
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ class Bus:
         self.devices: tuple[Device, ...] = tuple(devices)
         self._ports: dict[int, tuple[Device, int]] = {}
         """Port to (device, widest access that stays inside the range)."""
-        self._viewed: tuple[tuple[tuple[DeviceState, int], ...], tuple[DeviceView, ...]] | None = None
+        self._viewed: dict[Device, tuple[tuple[DeviceState, int | None], DeviceView]] = {}
         self._memory: tuple[tuple[int, int, int, Device], ...] = ()
         self.remap()
 
@@ -113,12 +113,14 @@ class Bus:
                 return device.peek(address, size)
         return None
 
-    def views(self) -> tuple[DeviceView, ...]:
-        """Every device, decoded; the same object while nothing has changed."""
-        state = tuple((device.save(), device.live()) for device in self.devices)
-        if self._viewed is None or self._viewed[0] != state:
-            self._viewed = state, tuple(device.view() for device in self.devices)
-        return self._viewed[1]
+    def views(self, now: int | None = None) -> tuple[DeviceView, ...]:
+        """Every device, decoded; the same objects while neither state nor guest time ``now`` has changed."""
+        for device in self.devices:
+            key = (device.save(), now if device.ticking else 0)
+            known = self._viewed.get(device)
+            if known is None or known[0] != key or key[1] is None:
+                self._viewed[device] = key, device.view()
+        return tuple(self._viewed[device][1] for device in self.devices)
 
     def save(self) -> tuple[DeviceState, ...]:
         """State of every device."""

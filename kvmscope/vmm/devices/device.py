@@ -47,6 +47,8 @@ class Device(ABC):
     name: str
     ports: tuple[Range, ...] = ()
     memory: tuple[Range, ...] = ()
+    ticking: bool = False
+    """What `view` shows depends on guest time, not only on the state (a counter that runs)."""
 
     def port_read(self, port: int, size: int) -> int:
         """IN of ``size`` bytes."""

@@ -109,6 +109,7 @@ class Hpet(Device):
     """
 
     name = "hpet"
+    ticking = True
     memory = (Range(_BASE, 0x400, access=8),)
 
     def __init__(

@@ -46,6 +46,11 @@ class Signals:
     startup: tuple[int, int] | None = None
     """(CS selector, IP) to start at in real-address mode: SIPI, or the resume from S3; taken only while it waits for it."""
 
+    @property
+    def any(self) -> bool:
+        """Something waits."""
+        return self.interrupt or self.nmi or self.init or self.reset or self.startup is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Message:

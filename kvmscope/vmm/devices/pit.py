@@ -62,6 +62,7 @@ class Pit(Device):
     """Ports 0x40-0x43 and 0x61.  ``irq`` is channel 0's output, interrupt 0."""
 
     name = "pit"
+    ticking = True
     ports = (Range(0x40, 4, access=1), Range(_SYSTEM, 1, access=1))
 
     def __init__(self, clock: Clock, irq: Line) -> None:

@@ -73,6 +73,7 @@ class Rtc(Device):
     """
 
     name = "rtc"
+    ticking = True
     ports = (Range(_INDEX, 2, access=1),)
 
     def __init__(

@@ -83,6 +83,11 @@ def decode(cpu: Cpu, data: bytes, modrm: bool = True, length: int = 0) -> Instru
     """
     h = cpu.env.d[HFLAGS]
     code64 = bool(h & HF.CS64)
+    if not modrm:
+        key = (data, h & (HF.CS64 | HF.CS32))
+        known = _known.get(key)
+        if known is not None:
+            return known
     ins = Instruction()
     ins.data = data
     i = 0
@@ -130,9 +135,18 @@ def decode(cpu: Cpu, data: bytes, modrm: bool = True, length: int = 0) -> Instru
         ins.length = i
         if modrm:
             _operand(cpu, ins, data, i, length)
+        else:
+            if len(_known) >= _KNOWN:
+                _known.clear()
+            _known[key] = ins
     except IndexError:
         raise Fault(6) from None
     return ins
+
+
+_KNOWN: Final = 4096
+_known: dict[tuple[bytes, int], Instruction] = {}
+"""Instructions decoded without their operands, which nothing changes: a guest that spins runs the same few over and over."""
 
 
 _PREFIXES: Final = frozenset({0x66, 0x67, 0xF0, 0xF2, 0xF3, *_SEGMENT_PREFIX})

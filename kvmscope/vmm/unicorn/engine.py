@@ -30,7 +30,6 @@ from kvmscope.vmm.unicorn.native import (
     HookKind,
     Native,
 )
-from kvmscope.vmm.unicorn.privileged import Intercept
 from kvmscope.vmm.unicorn.probe import COUNTER, LAST, LIMIT, PREVIOUS, Probe
 from kvmscope.vmm.unicorn.signals import take_signals
 from kvmscope.vmm.unicorn.traps import Traps
@@ -113,7 +112,7 @@ class UnicornEngine:
         self.vcpus = vcpus
         self._intercept()
         self._vcpus = Vcpus(cpu, host, vcpus, quantum)
-        cpu.turn_over = self._vcpus.end_turn
+        cpu.turn_over = self._vcpus.yield_turn
         self._closed = False
 
     def _map_devices(self, rom: tuple[int, bytes] | None) -> None:
@@ -151,10 +150,7 @@ class UnicornEngine:
         self._scratch[_MSR_BITMAP : _MSR_BITMAP + 0x2000] = b"\xff" * 0x2000
         self._scratch[0x48:0x50] = (_SCRATCH + _MSR_BITMAP).to_bytes(8, "little")
         env.q[ENV["vm_vmcb"] // 8] = _SCRATCH
-        intercepts = self._events.intercepts
-        if self.vcpus == 1:
-            intercepts -= {Intercept.PAUSE}
-        env.q[ENV["intercept"] // 8] = sum(1 << code - 0x60 for code in intercepts if code >= 0x60)
+        env.q[ENV["intercept"] // 8] = sum(1 << code - 0x60 for code in self._events.intercepts if code >= 0x60)
         for name, base in (
             ("intercept_cr_read", 0x00),
             ("intercept_cr_write", 0x10),
@@ -241,6 +237,13 @@ class UnicornEngine:
             self._vcpus.end_turn()
         else:
             self.cpu.break_slice()
+
+    def due_at(self, tick: int) -> None:
+        """A timer is due at ``tick``, perhaps earlier than when the slice began."""
+        fields = self._probe.fields
+        wanted = max(tick - self.cpu.base, fields[COUNTER])
+        if fields[LIMIT] > wanted:
+            fields[LIMIT] = wanted
 
     def _run(self, ticks: int, done: StopReason, *, alone: int | None = None) -> Stop:
         """Run for ``ticks``; with ``alone`` only while it is that vCPU's turn."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from kvmscope.vmm.engine import Activity
+from kvmscope.vmm.engine import EXIT_TIME, Activity
 from kvmscope.vmm.unicorn import controls, decode, msrs, segments, transfer
 from kvmscope.vmm.unicorn.env import (
     CR,
@@ -87,6 +87,7 @@ def _rdtsc(cpu: Cpu) -> None:
 def _cpuid(cpu: Cpu) -> None:
     ins = decode.decode(cpu, decode.fetch(cpu), modrm=False)
     q = cpu.env.q
+    cpu.host.spend(EXIT_TIME)
     q[0], q[3], q[1], q[2] = cpu.model.cpuid(cpu, q[0] & M32, q[1] & M32)
     _advance(cpu, ins.length)
 
@@ -126,6 +127,8 @@ def _control_write(cpu: Cpu) -> None:
     # The length is that of the prefixes, 0F 22 and ModRM; no SIB, no displacement.
     length = ins.prefix_length + 3
     controls.WRITERS[ins.reg](cpu, value)
+    if ins.reg != 3:
+        cpu.host.spend(EXIT_TIME)
     _advance(cpu, length)
 
 
@@ -135,6 +138,7 @@ def _control_read(cpu: Cpu) -> None:
         raise Fault(6)
     if ins.reg != 8:
         raise Unsupported("a read of a control register that should not be intercepted")
+    cpu.host.spend(EXIT_TIME)
     cpu.env.q[ins.rm] = cpu.cr8
     _advance(cpu, ins.prefix_length + 3)
 

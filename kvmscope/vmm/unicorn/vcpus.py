@@ -43,6 +43,7 @@ class Vcpus:
         self._addresses = [ctypes.addressof(buffer) for buffer in self._buffers]
         self._words = [memoryview(buffer).cast("B").cast("Q") for buffer in self._buffers]
         self._own = [Own() for _ in range(count)]
+        self._pins = [host.signals(vcpu) for vcpu in range(count)]
         for address in self._addresses:
             cpu.env.copy_out(address)
 
@@ -53,6 +54,18 @@ class Vcpus:
         if self.count > 1:
             self.turn_ends = self._cpu.clock
             self._cpu.break_slice()
+
+    def yield_turn(self) -> None:
+        """The one that runs has nothing better to do: the next one runs, or time passes if there is none that can."""
+        current = self._cpu.vcpu
+        for vcpu, own in enumerate(self._own):
+            # Quickly: guests spin a lot, most others wait without a signal.
+            if vcpu == current or (own.activity is not Activity.ACTIVE and not self._pins[vcpu].any):
+                continue
+            if self.ready(vcpu):
+                self.end_turn()
+                return
+        self._host.spin()
 
     def schedule(self) -> bool:
         """Give the turn to whoever it belongs to; False when nobody can run."""
@@ -75,7 +88,7 @@ class Vcpus:
         activity = self.activity(vcpu)
         if activity is Activity.ACTIVE:
             return True
-        cpu, signals = self._cpu, self._host.signals(vcpu)
+        cpu, signals = self._cpu, self._pins[vcpu]
         if signals.reset:
             return True
         if activity is Activity.WAIT_FOR_SIPI:

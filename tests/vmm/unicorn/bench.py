@@ -147,6 +147,12 @@ class Host:
         self.run_timers()
         return True
 
+    def spend(self, nanoseconds: int) -> None:
+        pass
+
+    def spin(self) -> None:
+        pass
+
     # interrupts: vectors wait in `requested`, by vCPU
 
     def signals(self, vcpu: int) -> Signals:
