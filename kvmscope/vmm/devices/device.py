@@ -69,10 +69,6 @@ class Device(ABC):
         """Contents of RAM-like device memory, read without side effect; None where there is none."""
         return None
 
-    def live(self) -> int:
-        """What the view shows beside the saved state (a counter): the view is drawn anew when it has changed."""
-        return 0
-
     @abstractmethod
     def view(self) -> DeviceView:
         """The registers, decoded."""

@@ -323,10 +323,6 @@ class Hpet(Device):
             self._plan(timer)
         timer.config &= ~_VAL_SET
 
-    def live(self) -> int:
-        """The view changes with each clock of the counter."""
-        return self._now()
-
     def view(self) -> DeviceView:
         """Every register, decoded, as it stands now."""
         count, status = self._now(), self._status

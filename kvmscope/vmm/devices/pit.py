@@ -183,10 +183,6 @@ class Pit(Device):
         fields.append(DeviceField("port 0x61", f"{system:#04x}", bit_names(_SYSTEM_BITS, system)))
         return DeviceView(self.name, "ports 0x40-0x43, 0x61", tuple(fields))
 
-    def live(self) -> int:
-        """The view changes with each counter clock while anything counts."""
-        return self._now if any(c.loaded and c.frozen < 0 for c in self._counters) else self._now // _REFRESH
-
     def save(self) -> DeviceState:
         """Counters, port 0x61, what the line was told, and the timer."""
         deadline = -1 if self._timer.deadline is None else self._timer.deadline

@@ -324,10 +324,6 @@ class Rtc(Device):
         elif was_still and not self._still:
             self._set_second({register: self._bytes[register] for register in _TIME})
 
-    def live(self) -> int:
-        """The view changes with each second and around updates."""
-        return 0 if self._still else self._second_at(self._clock.now) << 1 | self._updating()
-
     def view(self) -> DeviceView:
         """Time, alarm, control registers, and what of the memory has a meaning."""
         time = {index: self._peek(index) for index in _TIME}
