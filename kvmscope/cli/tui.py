@@ -20,7 +20,11 @@ _USAGE = """usage: kvmscope [FILE]
        kvmscope COMMAND ...
 
 Opens FILE (a source: .asm, .s, .S) in the terminal UI; without FILE, the first lesson.
+Opens the suite browser on a directory that is a built kvm-unit-tests tree.
 Commands: {commands}.  kvmscope COMMAND --help says more."""
+
+
+_NO_TEST = "; No test is open: T goes to the suite browser.\n"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -54,15 +58,21 @@ def _open(path: Path | None) -> int:
     from kvmscope.ui.app import KvmscopeApp
     from kvmscope.ui.document import Document
 
+    tree = None
     if path is None:
         document = _first_document()
+    elif path.is_dir():
+        from kvmscope.suite.tree import open_tree
+
+        tree = open_tree(path)
+        document = Document.blank(_NO_TEST)
     elif path.exists():
         document = Document.load(path)
     elif path.parent.is_dir():
         document = Document(path, "", "")
     else:
         raise UsageError(f"There is no directory {path.parent}")
-    app = KvmscopeApp(document)
+    app = KvmscopeApp(document, tree=tree)
     app.run()
     if app.failure:
         print(app.failure, file=sys.stderr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,21 +14,24 @@ from kvmscope.suite.config import Entry
 
 if TYPE_CHECKING:
     from kvmscope.asm.image import Image
+    from kvmscope.reproducer.document import Reproducer
     from kvmscope.suite.qemu_params import MachineParams
     from kvmscope.vmm.config import MachineConfig
     from kvmscope.vmm.engine import Stop
     from kvmscope.vmm.machine import Machine
 
-__all__ = ["MAX_SMP", "NO_LIMIT", "Job", "Outcome", "entry_machine", "run_entry", "skipped"]
+__all__ = ["MAX_SMP", "NO_LIMIT", "Job", "Outcome", "entry_machine", "entry_program", "run_entry", "skipped"]
 
-MAX_SMP: Final = 64
-"""Processors of a machine of ours at most."""
+MAX_SMP: Final = 16
+"""Processors of a machine of ours at most (`kvmscope.vmm.boot.prepare.MAX_VCPUS`, which would load the machine)."""
 NO_LIMIT: Final = 1 << 62
 """Instructions; a wall-clock limit ends the run long before."""
 _OUTPUT: Final = 16 << 20
 """Bytes of serial output kept of one entry."""
 _HISTORY: Final = 4 << 20
 """Bytes: nobody goes back in a run of the suite."""
+_EVENTS: Final = 200_000
+"""Event records kept where somebody looks at them."""
 _FOREVER: Final = 1e9
 """Seconds, for ``timeout = 0``."""
 _EMIT: Final = 0.1
@@ -131,6 +134,19 @@ def entry_machine(job: Job, *, history: int = _HISTORY) -> tuple[Machine, tuple[
 
     image, config, notes = _configured(job)
     return Machine(config, image, history_limit=history), notes
+
+
+def entry_program(job: Job) -> tuple[Reproducer, tuple[str, ...]]:
+    """The same machine for somebody who debugs it: an image and its configuration, and the notes.
+
+    Raises KvmscopeError for what cannot be loaded.
+    """
+    from kvmscope.reproducer.images import image_reproducer
+
+    image, config, notes = _configured(job)
+    # A command may take its time: somebody watches it, who can stop it.
+    budget = replace(config.budget, seconds=_FOREVER, events=_EVENTS)
+    return image_reproducer(job.image, config.with_(budget=budget), image), notes
 
 
 def _configured(job: Job) -> tuple[Image, MachineConfig, tuple[str, ...]]:

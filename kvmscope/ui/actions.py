@@ -86,6 +86,7 @@ ACTIONS: Final = (
     ActionSpec("file.recent", "Recent files", "Open a file of late.", "recent", _A),
     ActionSpec("file.lessons", "Shipped reproducers", "Open one of the lessons that come with kvmscope.", "lessons", _A),
     ActionSpec("file.new", "New from template", "Begin a reproducer from a template.", "new", _A),
+    ActionSpec("file.suite", "Suite browser", "Back to the entries of the kvm-unit-tests tree that was opened.", "suite", _R),
     ActionSpec("file.export", "Export", "Write the reproducer as a test that upstream accepts.", "export", _R, "export"),
     ActionSpec("app.palette", "Command palette", "Find any action by name.", "palette", _A, "palette"),
     ActionSpec("app.help", "Help", "Keys and panels.", "help", _A, "help"),

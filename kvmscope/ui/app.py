@@ -8,7 +8,7 @@ import signal
 import time
 import traceback
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from textual.app import App
 
@@ -18,6 +18,10 @@ from kvmscope.ui.files import state_dir, write_atomically
 from kvmscope.ui.keymap import spelled
 from kvmscope.ui.screen import MainScreen
 from kvmscope.ui.theme import THEMES
+
+if TYPE_CHECKING:
+    from kvmscope.suite.tree import Tree
+    from kvmscope.ui.suite.screen import SuiteScreen
 
 __all__ = ["KvmscopeApp"]
 
@@ -33,7 +37,7 @@ class KvmscopeApp(App[int]):
     """The screen has its own binding for it."""
     NOTIFICATION_TIMEOUT = 8
 
-    def __init__(self, document: Document, *, theme: str = "") -> None:
+    def __init__(self, document: Document, *, theme: str = "", tree: Tree | None = None) -> None:
         # Without colours the terminal's own must be used from the start: Textual chooses its filter here.
         super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)
         self.animation_level = "none"
@@ -41,6 +45,9 @@ class KvmscopeApp(App[int]):
             self.register_theme(ours)
         self.theme = theme or ("ansi-dark" if self.no_color else "kvmscope-dark")
         self.main = MainScreen(document)
+        self._tree = tree
+        self.suite: SuiteScreen | None = None
+        """The browser of a kvm-unit-tests tree, when one was opened."""
         self.failure = ""
         """What to tell the user after an unexpected end."""
 
@@ -62,6 +69,16 @@ class KvmscopeApp(App[int]):
             # A closed terminal or a polite kill: what was typed is kept.
             with suppress(NotImplementedError, RuntimeError, ValueError):
                 loop.add_signal_handler(number, self._end_by_signal, number)
+        if self._tree is not None:
+            self._browse(self._tree)
+
+    def _browse(self, tree: Tree) -> None:
+        """Put the suite browser over the workbench; it stays when one leaves it."""
+        from kvmscope.ui.suite.screen import SuiteScreen
+
+        self.suite = SuiteScreen(tree, self.main.open_entry)
+        self.install_screen(self.suite, "suite")
+        self.push_screen("suite")
 
     def _end_by_signal(self, number: int) -> None:
         self.keep_text()
@@ -86,6 +103,8 @@ class KvmscopeApp(App[int]):
         self.main.say(f"{spelled('app.quit')} leaves kvmscope")
 
     def on_unmount(self) -> None:
+        if self.suite is not None:
+            self.suite.close()
         self.main.close()
 
     def _handle_exception(self, error: Exception) -> None:

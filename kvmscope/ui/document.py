@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kvmscope.ui.files import read_text
+
+if TYPE_CHECKING:
+    from kvmscope.reproducer.document import Reproducer
 
 __all__ = ["Document", "line_mover"]
 
@@ -23,6 +27,8 @@ class Document:
     """As opened; the editor has the present one."""
     shipped: bool = False
     """It came with kvmscope: saving asks for another name."""
+    program: Reproducer | None = None
+    """An image with the machine it gets: the text is about it, and nothing is assembled, edited or saved."""
 
     @classmethod
     def load(cls, path: Path) -> Document:
@@ -39,6 +45,11 @@ class Document:
         """One without a name."""
         return cls(None, "", text)
 
+    @classmethod
+    def of_program(cls, path: Path, program: Reproducer, about: str) -> Document:
+        """An image; ``about`` is shown in the place of its source."""
+        return cls(path, about, about, program=program)
+
     @property
     def filename(self) -> str:
         """The name for messages and for telling the syntax by its suffix."""
@@ -51,7 +62,7 @@ class Document:
 
     def changed_on_disk(self) -> bool:
         """Somebody else wrote the file since we read it."""
-        if self.path is None or not self.path.exists():
+        if self.program is not None or self.path is None or not self.path.exists():
             return False
         return read_text(self.path) != self.saved
 

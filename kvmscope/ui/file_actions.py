@@ -134,6 +134,9 @@ class FileActions(LookActions):
 
     async def _save(self) -> bool:
         document = self.document
+        if document.program is not None:
+            self.say(f"{document.name} is an image: there is nothing to save", "bar_warn")
+            return False
         if document.path is None or document.shipped:
             return await self._save_as()
         try:
@@ -153,6 +156,9 @@ class FileActions(LookActions):
         return self._write(document.path)
 
     async def _save_as(self) -> bool:
+        if self.document.program is not None:
+            self.say(f"{self.document.name} is an image: there is nothing to save", "bar_warn")
+            return False
         start = str(self.document.path) if self.document.path and not self.document.shipped else self.document.name
         path = await self.app.push_screen_wait(dialogs.AskPath("Save as", start, must_exist=False))
         if path is None:
@@ -236,6 +242,9 @@ class FileActions(LookActions):
         self.run_worker(self._export(), group="file", exclusive=True)
 
     async def _export(self) -> None:
+        if self.document.program is not None:
+            self.say("An image cannot be exported: it is a test already", "bar_warn")
+            return
         from kvmscope.export import TARGETS, target
 
         choices = [dialogs.Choice(name, target(name).summary, name) for name in TARGETS]
@@ -292,6 +301,9 @@ class FileActions(LookActions):
             super().carry_out(kind, argument)
 
     async def _save_to(self, path: Path) -> None:
+        if self.document.program is not None:
+            await self._save()
+            return
         if path.exists() and path != self.document.path:
             self.complain(UsageError(f"{path} exists", hint="save as asks whether to overwrite it"))
             return

@@ -55,6 +55,7 @@ KEYMAP: Final[Mapping[str, str]] = {
     "file.save": "ctrl+s",
     "file.open": "ctrl+o",
     "file.new": "ctrl+n",
+    "file.suite": "T",
     "file.export": "e",
     "app.palette": "ctrl+p",
     "app.help": "?,f1",

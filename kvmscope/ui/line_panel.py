@@ -238,7 +238,10 @@ class LinePanel(ScrollView, can_focus=True):
             self._total = 0
             rows = [Row((Span(f" {self.EMPTY}", "dim"),))] if self.EMPTY else []
             return rows[:room], self._title_row(width, "")
-        rows = self.rows(self.view, width, room)
+        return self.windowed(self.rows(self.view, width, room), width, room, self.subtitle(self.view))
+
+    def windowed(self, rows: list[Row], width: int, room: int, words: str) -> tuple[list[Row], Row]:
+        """The rows from `top` on that there is ``room`` for, and the title with ``words`` and the place at its end."""
         self._total = len(rows)
         place = ""
         if len(rows) > room:
@@ -248,8 +251,7 @@ class LinePanel(ScrollView, can_focus=True):
             rows = rows[self.top : last]
         else:
             self.top = 0
-        words = [word for word in (self.subtitle(self.view), place) if word]
-        return rows, self._title_row(width, " · ".join(words))
+        return rows, self._title_row(width, " · ".join(word for word in (words, place) if word))
 
     def _title_row(self, width: int, right: str) -> Row:
         return title_row(self.TITLE, self._tabs, right, width, focused=self.has_focus)

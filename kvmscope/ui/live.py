@@ -75,6 +75,13 @@ def assemble_text(text: str, filename: str, generation: int = 0, *, cross_check:
     return Assembled(generation, text, reproducer, assembly, tuple(notes))
 
 
+def program_of(program: Reproducer, text: str, generation: int) -> Assembled:
+    """An image in the place of what is assembled."""
+    from kvmscope.reproducer.assembling import assemble_reproducer
+
+    return Assembled(generation, text, program, assemble_reproducer(program, cross_check=False))
+
+
 def _at_line(error: KvmscopeError) -> Diagnostic:
     """An error of the header as a diagnostic of its line; its detail begins with ``file:line``."""
     first, _, rest = error.detail.partition("\n")
@@ -90,15 +97,20 @@ class LiveAssembler:
     def __init__(self, deliver: Callable[[Assembled], object]) -> None:
         self._deliver = deliver
         self._wake = threading.Condition()
-        self._wanted: tuple[int, str, str, bool] | None = None
+        self._wanted: tuple[int, str, str, bool, Reproducer | None] | None = None
         self._hurry = False
         self._closed = False
         self._thread: threading.Thread | None = None
 
-    def submit(self, generation: int, text: str, filename: str, *, now: bool = False) -> None:
-        """Assemble this text next, in place of any that waits; ``now`` skips the rest and has GNU as confirm the bytes."""
+    def submit(
+        self, generation: int, text: str, filename: str, *, now: bool = False, program: Reproducer | None = None
+    ) -> None:
+        """Assemble this text next, in place of any that waits; ``now`` skips the rest and has GNU as confirm the bytes.
+
+        With ``program`` the text is about an image, which is the answer.
+        """
         with self._wake:
-            self._wanted = generation, text, filename, now
+            self._wanted = generation, text, filename, now, program
             self._hurry = now
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="assembler", daemon=True)
@@ -111,7 +123,7 @@ class LiveAssembler:
             self._closed = True
             self._wake.notify()
 
-    def _next(self) -> tuple[int, str, str, bool] | None:
+    def _next(self) -> tuple[int, str, str, bool, Reproducer | None] | None:
         with self._wake:
             while self._wanted is None and not self._closed:
                 self._wake.wait()
@@ -123,5 +135,8 @@ class LiveAssembler:
 
     def _run(self) -> None:
         while (wanted := self._next()) is not None:
-            generation, text, filename, checked = wanted
-            self._deliver(assemble_text(text, filename, generation, cross_check=checked))
+            generation, text, filename, checked, program = wanted
+            if program is not None:
+                self._deliver(program_of(program, text, generation))
+            else:
+                self._deliver(assemble_text(text, filename, generation, cross_check=checked))

@@ -34,6 +34,10 @@ class Kind(StrEnum):
     """Source line, from 1: put the editor's cursor there."""
     FOLD = "fold"
     """Name of a part of the panel: open or close it; the panel does that itself."""
+    ENTRY = "entry"
+    """Number of an entry of a suite."""
+    CHECK = "check"
+    """Number of a check that the suite's entry reported."""
 
 
 class Key(NamedTuple):

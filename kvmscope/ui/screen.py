@@ -7,14 +7,14 @@ from typing import ClassVar
 from textual.binding import BindingType
 
 from kvmscope.ui import modals as dialogs
-from kvmscope.ui.file_actions import FileActions
 from kvmscope.ui.keymap import bindings
+from kvmscope.ui.suite.actions import SuiteActions
 from kvmscope.ui.workbench import Workbench
 
 __all__ = ["MainScreen"]
 
 
-class MainScreen(FileActions, Workbench):
+class MainScreen(SuiteActions, Workbench):
     """The one screen; what is left here is moving between editing and running."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings()
@@ -22,6 +22,9 @@ class MainScreen(FileActions, Workbench):
     def action_edit(self) -> None:
         """Type in the source."""
         self.hush()
+        if self.document.program is not None:
+            self.say(f"{self.document.name} is an image: there is no source to edit", "bar_warn")
+            return
         if self.zoomed and self.zoomed != "editor":
             self.zoomed = ""
             self.place_panels()

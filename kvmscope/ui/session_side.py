@@ -40,6 +40,16 @@ class ReportingMachine:
         self._progress = progress
 
     @property
+    def machine(self) -> Machine:
+        """The machine behind."""
+        return self._machine
+
+    @property
+    def progress(self) -> Callable[[int], None]:
+        """To be called with the tick now and then."""
+        return self._progress
+
+    @property
     def tick(self) -> int:
         return self._machine.tick
 

@@ -270,7 +270,7 @@ class Workbench(Arrangement, Screen[None]):
         self.editor.mark_position(None)
         self.generation += 1
         self._once_started = None
-        self.assembler.submit(self.generation, text, self.document.filename)
+        self.assembler.submit(self.generation, text, self.document.filename, program=self.document.program)
         if self._autosave is not None:
             self._autosave.stop()
         self._autosave = self.set_timer(_AUTOSAVE, self._keep_recovery)
@@ -318,7 +318,9 @@ class Workbench(Arrangement, Screen[None]):
         self.generation += 1
         self._start_wanted = self.generation
         self._message = ()
-        self.assembler.submit(self.generation, self.editor.text, self.document.filename, now=True)
+        self.assembler.submit(
+            self.generation, self.editor.text, self.document.filename, now=True, program=self.document.program
+        )
 
     def when_started(self, move: Callable[[], object]) -> bool:
         """Have ``move`` done after the start that is under way; False when there is none."""

@@ -4,8 +4,9 @@ import pytest
 
 from kvmscope.reproducer.kut import Word
 from kvmscope.suite.config import parse_config
-from kvmscope.suite.runner import Job, run_entry, skipped
+from kvmscope.suite.runner import MAX_SMP, Job, run_entry, skipped
 from kvmscope.suite.tree import open_tree
+from kvmscope.vmm.boot.prepare import MAX_VCPUS
 
 
 def run(tree_path, name, emit=None, **keys):
@@ -80,3 +81,7 @@ def test_an_image_that_is_none_is_an_error_row(tree_path, tmp_path):
 def test_a_row_of_an_entry_that_is_not_run():
     (entry,) = parse_config("[x]\nfile = x.flat").entries
     assert skipped(entry, "i386 only").line == "SKIP x (i386 only)"
+
+
+def test_the_number_of_processors_is_the_machine_s():
+    assert MAX_SMP == MAX_VCPUS
