@@ -13,14 +13,19 @@ from kvmscope.vmm.devices.debug_exit import DebugExit
 from kvmscope.vmm.devices.debugcon import DebugConsole
 from kvmscope.vmm.devices.device import Device, GuestRam
 from kvmscope.vmm.devices.fw_cfg import FwCfg
+from kvmscope.vmm.devices.hpet import Hpet
 from kvmscope.vmm.devices.i8042 import KeyboardController
 from kvmscope.vmm.devices.interrupts import ApicBus, Line, Signals
 from kvmscope.vmm.devices.ioapic import IoApic
+from kvmscope.vmm.devices.iommu import Iommu
 from kvmscope.vmm.devices.lapic import LocalApic
 from kvmscope.vmm.devices.lapic.registers import Reg
+from kvmscope.vmm.devices.pci import Edu, PciFunction, PciTestDevice, Upstream, make_root
 from kvmscope.vmm.devices.pic import Pic
+from kvmscope.vmm.devices.pit import Pit
 from kvmscope.vmm.devices.post_code import PostCode
 from kvmscope.vmm.devices.reset import ResetControl, ResetKind
+from kvmscope.vmm.devices.rtc import Rtc
 from kvmscope.vmm.devices.testdev import TestDevice
 from kvmscope.vmm.devices.uart import Uart16550
 from kvmscope.x86.profiles import resolve
@@ -34,11 +39,6 @@ _SCI: Final = 9
 _VIRTUAL_WIRE: Final = 0x700
 """LVT LINT0: ExtINT, not masked (MP specification 1.4, section 3.6.2.2)."""
 _LINT1_NMI: Final = 0x400
-_PIC_SETUP: Final = (
-    *((0x20, 0x11), (0x21, 0x08), (0x21, 0x04), (0x21, 0x01), (0x21, 0xB8)),
-    *((0xA0, 0x11), (0xA1, 0x70), (0xA1, 0x02), (0xA1, 0x01), (0xA1, 0x8F)),
-)
-"""ICW1-4 and masks as a PC's firmware leaves them: vectors 08h and 70h; timer, keyboard, cascade and floppy open."""
 
 
 class Chipset:
@@ -64,6 +64,7 @@ class Chipset:
         self.signals = tuple(Signals(_kicker(kick, vcpu)) for vcpu in range(vcpus))
         self.messages = ApicBus()
         self.pic = Pic(self._pic_output)
+        self.pit = Pit(clock, self._irq(0))
         self.ioapic = IoApic(self.messages)
         self.messages.listeners.append(self.ioapic)
         self.apics = tuple(
@@ -89,27 +90,58 @@ class Chipset:
             suspend=lambda _state: suspend(),
             power_off=lambda: reset("the guest switched the machine off (ACPI S5)"),
             wake=wake,
+            remap=self._remap,
         )
-        # The order decides who gets a port that two claim: the debug console has 0xe9.
+        hpet = Hpet(clock, self._interrupt, self.messages.message_signalled)
+        self.pit.heard = lambda: not (self.pic.masked(0) and self.ioapic.masked(_TIMER_GSI))
+        self.pic.sources = self.ioapic.sources = hpet.sources = (self.pit,)
+        # The order decides who gets a port that two claim: the debug console has 0xe9, the reset register 0xcf9.
         devices: list[Device] = [
             Uart16550(serial),
             DebugConsole(debugcon),
             self.exit,
             TestDevice(self.set_gsi),
             self.pic,
+            self.pit,
             self.ioapic,
+            hpet,
+            Rtc(clock, self._irq(8), self.acpi.rtc_alarm, below_4g=config.memory),
             FwCfg(ram, config.memory, vcpus),
             self.acpi,
             ResetControl(self._asked),
             KeyboardController(self._asked, self._irq(1), self._irq(12)),
             PostCode(),
+            *self._pci(clock, ram, config.devices),
         ]
         self.bus = Bus(devices)
 
+    def _pci(self, clock: Clock, ram: GuestRam, names: tuple[str, ...]) -> list[Device]:
+        """The root, its functions and, where there is one, the IOMMU that their accesses go through."""
+        iommu = Iommu(ram, self.messages) if "intel-iommu" in names else None
+        if iommu is not None:
+            self.ioapic.remap = iommu.redirection
+        plugged: list[PciFunction] = []
+        if "edu" in names:
+            plugged.append(Edu(clock))
+        if "pci-testdev" in names:
+            plugged.append(PciTestDevice())
+        root = make_root(
+            "pc" if iommu is None else "q35",
+            self.acpi,
+            Upstream(ram, self.messages, iommu),
+            self._interrupt,
+            self._remap,
+            plugged,
+        )
+        return [root, *root.functions.values(), *(() if iommu is None else (iommu,))]
+
+    def _remap(self) -> None:
+        self.bus.remap()
+
     def firmware(self) -> None:
         """Bring the devices to where a PC's firmware leaves them when it hands over to a boot loader."""
-        for port, value in _PIC_SETUP:
-            self.pic.port_write(port, 1, value)
+        self.pit.set_bios_state()
+        self.pic.set_bios_state()
         first = self.apics[0]
         first.write(Reg.SVR, 4, 0x1FF)
         first.write(Reg.LVT_LINT0, 4, _VIRTUAL_WIRE)
@@ -133,6 +165,13 @@ class Chipset:
         if gsi < 16:
             self.pic.set_irq(gsi, level)
         self.ioapic.set_irq(gsi, level)
+
+    def _interrupt(self, number: int, level: bool) -> None:
+        """A global interrupt number: ISA lines below 16, pins of the I/O APIC above."""
+        if number < 16:
+            self.set_irq(number, level)
+        else:
+            self.ioapic.set_irq(number, level)
 
     def _asked(self, kind: ResetKind) -> None:
         self._reset(f"the guest asked for a reset of the {'processors' if kind == 'init' else 'machine'}")

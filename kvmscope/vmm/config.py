@@ -8,10 +8,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Final
 
 from kvmscope.vmm.engine import QUANTUM
 
-__all__ = ["Budget", "DescriptorInit", "HandlerInit", "MachineConfig", "MemoryInit", "Mode", "PageInit", "Paging"]
+__all__ = [
+    "DEVICES",
+    "Budget",
+    "DescriptorInit",
+    "HandlerInit",
+    "MachineConfig",
+    "MemoryInit",
+    "Mode",
+    "PageInit",
+    "Paging",
+]
+
+
+DEVICES: Final = ("edu", "intel-iommu", "pci-testdev")
+"""Devices that a machine can be given; with the IOMMU its chipset is a Q35, else an i440FX."""
 
 
 class Mode(StrEnum):
@@ -131,6 +146,8 @@ class MachineConfig:
     """vCPUs, 1 to 16; all but the first wait for a start-up IPI."""
     quantum: int = QUANTUM
     """Ticks of a vCPU's turn where there are several."""
+    devices: tuple[str, ...] = ()
+    """What is plugged in beyond a plain PC: names of `DEVICES`."""
     entry: str | int | None = None
     """Label or address; None: the first byte of the first section."""
     args: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from typing import Final
 
 from kvmscope.asm.image import Image
 from kvmscope.errors import GuestImageError, UsageError
-from kvmscope.vmm.boot.acpi import AcpiConfig, build_acpi
+from kvmscope.vmm.boot.acpi import AcpiConfig, IommuScope, build_acpi
 from kvmscope.vmm.boot.firmware import EBDA, FIRMWARE, LOW_MEMORY_END, write_firmware
 from kvmscope.vmm.boot.layout import PAGE
 from kvmscope.vmm.boot.memory import BootMemory
@@ -88,12 +88,14 @@ def prepare_multiboot(config: MachineConfig, image: Image) -> Boot:
     _check_sections(config, image)
     memory = BootMemory(config.memory)
     write_firmware(memory)
-    for address, table in build_acpi(AcpiConfig(apic_ids=range(config.smp))).contents.items():
+    iommu = IommuScope() if "intel-iommu" in config.devices else None
+    acpi = build_acpi(AcpiConfig(apic_ids=range(config.smp), iommu=iommu))
+    for address, table in acpi.contents.items():
         memory.write(address, table, "the firmware's ACPI tables")
     for section in image.sections:
         memory.write(section.address, section.data, f"section {section.name}")
     gdt, info = _write_information(config, image, memory)
-    return Boot(memory.pages(), _state(gdt, info, image.entry), image.entry, firmware=True)
+    return Boot(memory.pages(), _state(gdt, info, image.entry), image.entry, firmware=True, facs=acpi.facs)
 
 
 def _check_sections(config: MachineConfig, image: Image) -> None:
