@@ -11,6 +11,8 @@ __all__ = ["FEATURES", "Feature", "core_bits", "cpuid", "describe", "features_in
 
 _CR4_OSXSAVE: Final = 1 << 18
 _CR4_PKE: Final = 1 << 22
+_WITH_SUBLEAVES: Final = frozenset({4, 7, 0xB, 0xD, 0x8000001D})
+
 _APIC: Final = 1 << 9
 _HTT: Final = 1 << 28
 _MONITOR: Final = 1 << 3
@@ -85,6 +87,9 @@ def cpuid(
         if not profile.intel:
             return 0, 0, 0, 0
         leaf = max_leaf
+    if leaf not in _WITH_SUBLEAVES:
+        # Others do not look at ECX.
+        subleaf = 0
     words = _feature_words(profile, leaf, subleaf)
     if leaf in (0, 0x80000000):
         vendor = _text(profile.vendor.value, 12)
@@ -137,9 +142,6 @@ def cpuid(
         # Extended APIC ID; one thread a core, the core's number; one node.
         return apic_id, apic_id & 0xFF, 0, 0
     fixed = profile.leaves.get((leaf, subleaf))
-    if fixed is None and (leaf, 0) in profile.leaves and (leaf, 1) not in profile.leaves:
-        # A leaf without subleaves does not look at ECX.
-        fixed = profile.leaves[leaf, 0]
     if fixed is not None:
         words = [word | more for word, more in zip(words, fixed, strict=True)]
         if leaf == 4 and fixed[0]:

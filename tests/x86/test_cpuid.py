@@ -112,6 +112,13 @@ def test_what_misc_enable_takes_away() -> None:
     assert not cpuid(INTEL, 0x80000001, misc_enable=1 << 34)[3] >> 20 & 1
 
 
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda p: p.name)
+def test_a_leaf_without_subleaves_does_not_look_at_ecx(profile: Profile) -> None:
+    for leaf in (0, 1, 2, 6, 0x80000000, 0x80000001, 0x80000005, 0x80000006, 0x80000007, 0x80000008):
+        assert cpuid(profile, leaf, 0x12345678) == cpuid(profile, leaf)
+    assert cpuid(profile, 7, 5)[1:] == (0, 0, 0)
+
+
 def test_topology() -> None:
     """Leaf 1 counts APIC IDs, leaf 4 cores, leaf 0BH both; AMD counts in leaf 8000_0008H (APM vol. 3 appendix E.4.7)."""
     assert cpuid(INTEL, 1)[1] >> 16 & 0xFF == 1
