@@ -201,3 +201,12 @@ def test_save_and_restore() -> None:
     assert box.clock.deadline == deadline
     box.clock.advance(HALF_24)
     assert box.calls == [("sci", True), ("sci", True)]
+
+
+def test_the_timer_does_not_interrupt_while_suspended() -> None:
+    box = Box()
+    box.write(ENABLE, 0x401)
+    box.write(CONTROL, 0x2401)
+    assert box.clock.deadline is None
+    box.pm.rtc_alarm()
+    assert box.clock.deadline == HALF_24

@@ -166,3 +166,13 @@ def test_save_and_restore() -> None:
     assert box.lines.changes[changes:] == [(1, False)], "the level was put back too"
     box.write(0xCF9, 0x06)
     assert box.resets == ["reset", "reset"]
+
+
+def test_the_reset_line_is_high_again_after_its_pulse() -> None:
+    box = Box()
+    for _ in range(2):
+        box.write(0x64, 0xD1)
+        box.write(0x60, 0xDE)
+    box.write(0x64, 0xD0)
+    assert box.read(0x60) & 1
+    assert box.resets == ["init", "init"]

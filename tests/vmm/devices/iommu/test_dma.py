@@ -197,3 +197,11 @@ def test_a_second_fault_overflows() -> None:
     machine.unit.translate(EDU, 0x7000, True)
     assert machine.fault() == (0x05, EDU, 0x7000, False)
     assert machine.get(FRCD + 8, 8) >> 63 == 0
+
+
+def test_512_gib_pages_do_not_exist() -> None:
+    machine = IommuMachine()
+    machine.translate_edu(2)
+    machine.map(0x0, 0x83, levels=4, level=4)
+    assert machine.unit.translate(EDU, 0x5000, True) is None
+    assert machine.fault() == (0x0C, EDU, 0x5000, False)

@@ -163,3 +163,12 @@ def test_save_and_restore_in_the_middle_of_both() -> None:
     machine.clock.advance(5000)
     assert machine.bus.save() == after
     assert machine.edu_read(8) == 720
+
+
+@pytest.mark.parametrize(("bits", "written"), [(28, b"\x5a"), (32, b"\0")])
+def test_dma_writes_by_28_address_lines(bits: int, written: bytes) -> None:
+    machine = master(bits)
+    machine.ram.write(0x2000, b"\x5a")
+    machine.edu_dma(0x2000, BUFFER, 1, TO_DEVICE)
+    machine.edu_dma(BUFFER, 0x10003000, 1, TO_MEMORY)
+    assert machine.ram.read(0x3000, 1) == written
