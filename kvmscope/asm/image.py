@@ -139,16 +139,17 @@ class Image:
         return [value for value, _ in pairs], [name for _, name in pairs]
 
     def symbol_at(self, address: int) -> tuple[str, int] | None:
-        """(nearest symbol at or below, offset) within 4 KiB or the symbol's size, by address then name."""
+        """(nearest symbol at or below, offset) within its size, or within 4 KiB where that is unknown; by address then name."""
         values, names = self._by_address
         last = bisect_right(values, address) - 1
         if last < 0:
             return None
         value = values[last]
-        name = names[bisect_left(values, value)]
-        if address >= value + max(_NEAR, self.sizes.get(name, 0)):
-            return None
-        return name, address - value
+        offset = address - value
+        for name in names[bisect_left(values, value) : last + 1]:
+            if offset < self.sizes.get(name, _NEAR):
+                return name, offset
+        return None
 
 
 @dataclass(frozen=True, slots=True)

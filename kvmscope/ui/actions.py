@@ -46,6 +46,8 @@ _R, _E, _A = Where.RUN, Where.EDIT, Where.ALWAYS
 ACTIONS: Final = (
     ActionSpec("run.step", "Step", "Execute one instruction.", "step", _R, "step"),
     ActionSpec("run.over", "Step over", "One instruction; calls, interrupts and REP run to their end.", "over", _R, "over"),
+    ActionSpec("run.step_line", "Step line", "To the next source line of an image, into calls.", "step_line", _R),
+    ActionSpec("run.over_line", "Step line over", "To the next source line of an image, over calls.", "over_line", _R),
     ActionSpec("run.finish", "Finish", "Run until the present function or handler returns.", "finish", _R),
     ActionSpec("run.to_cursor", "Run to cursor", "Run until the line of the cursor is about to execute.", "to_cursor", _R),
     ActionSpec("run.continue", "Continue", "Run to a breakpoint or the end.", "cont", _R, "cont"),
@@ -53,6 +55,8 @@ ACTIONS: Final = (
     ActionSpec("run.restart", "Restart", "Assemble again and go to the first instruction.", "restart", _R, "restart"),
     ActionSpec("back.step", "Step back", "Undo one instruction.", "step_back", _R, "back"),
     ActionSpec("back.over", "Step back over", "Back by one instruction, a call as one.", "over_back", _R),
+    ActionSpec("back.step_line", "Line back", "Back to the beginning of a source line.", "line_back", _R),
+    ActionSpec("back.over_line", "Line back over", "Back to the beginning of a source line, a call as one.", "over_line_back", _R),
     ActionSpec("back.entry", "Back to the call", "Back to where the present function or handler was entered.", "entry", _R),
     ActionSpec("back.to_cursor", "Back to cursor", "Back to the last time the line of the cursor executed.", "cursor_back", _R),
     ActionSpec("back.continue", "Continue back", "Back to the last breakpoint hit, or the start.", "cont_back", _R),

@@ -204,9 +204,9 @@ def displays(lines: Sequence[str], width: int) -> list[BarItem]:
 def _place(view: View) -> str:
     """``0x401000 <label+4>, line 12`` of the next instruction."""
     address = view.snapshot.cpu.pc
-    label, line = view.image.symbol_at(address), view.line
+    label, line, place = view.image.symbol_at(address), view.line, view.image.place_at(address)
     named = f" <{label[0]}{f'+{label[1]:#x}' if label[1] else ''}>" if label else ""
-    return f"{address:#x}{named}" + (f", line {line}" if line else "")
+    return f"{address:#x}{named}" + (f", {place}" if place else f", line {line}" if line else "")
 
 
 def _next_problem() -> BarItem:

@@ -324,6 +324,9 @@ class Controller:
             current.breakpoints = frozenset(point.address for point in points)
             current.lines = {point.number: point.line for point in points}
         view = View(snapshot, delta, current.image, current.config, current.breakpoints)
+        if current.image.places is not None:
+            # The line table is read here, and not on the thread that draws.
+            current.image.place_at(snapshot.cpu.pc)
         what = to_explain(snapshot)
         if what is None:
             return view

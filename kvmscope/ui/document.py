@@ -32,7 +32,12 @@ class Document:
 
     @classmethod
     def load(cls, path: Path) -> Document:
-        """Read a file.  Raises UsageError when it cannot be read or is not text."""
+        """Read a source or an image.  Raises KvmscopeError when it cannot be read, or is neither."""
+        if path.suffix.lower() not in (".asm", ".s"):
+            from kvmscope.reproducer.images import is_image, open_image
+
+            if is_image(path):
+                return cls.of_image(path, open_image(path))
         text = read_text(path)
         from kvmscope.reproducer.shipped import shipped_dir
 
@@ -49,6 +54,14 @@ class Document:
     def of_program(cls, path: Path, program: Reproducer, about: str) -> Document:
         """An image; ``about`` is shown in the place of its source."""
         return cls(path, about, about, program=program)
+
+    @classmethod
+    def of_image(cls, path: Path, program: Reproducer) -> Document:
+        """An image as it is."""
+        from kvmscope.ui.source_view import about_image
+
+        assert program.image is not None
+        return cls.of_program(path, program, about_image(program.image))
 
     @property
     def filename(self) -> str:

@@ -112,6 +112,7 @@ class FileActions(LookActions):
         self.assembled = None
         self.editing = False
         self._lines = document.text.split("\n")
+        self.forget_source()
         self.editor.border_title = f" {document.name} "
         self.editor.load_text(document.text)
         self.editor.mark_position(None)

@@ -18,6 +18,8 @@ __all__ = ["KEYMAP", "PANEL_KEYS", "bindings", "spelled"]
 KEYMAP: Final[Mapping[str, str]] = {
     "run.step": "s,f11",
     "run.over": "n,f10",
+    "run.step_line": "x",
+    "run.over_line": "o",
     "run.finish": "f",
     "run.to_cursor": "u",
     "run.continue": "c,f5",
@@ -27,6 +29,8 @@ KEYMAP: Final[Mapping[str, str]] = {
     "run.breakpoint": "b,f9",
     "back.step": "S",
     "back.over": "N",
+    "back.step_line": "X",
+    "back.over_line": "O",
     "back.entry": "F",
     "back.to_cursor": "U",
     "back.continue": "C",

@@ -149,6 +149,12 @@ class LookActions(VcpuActions):
     def show_address(self, address: int) -> None:
         """Show code in source and disassembly, anything else in the memory panel."""
         image = self.controller.image
+        if self.document.program is not None:
+            if self.show_code(address):
+                self.look_at(replace(self.focus_of_user, code=address))
+            else:
+                self.show_memory(address)
+            return
         line = image.line_at(address) if image else None
         entry = next((e for e in image.lines if e.line == line and e.address <= address), None) if image else None
         if line is not None and entry is not None and entry.code:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 from kvmscope.errors import UsageError
@@ -49,6 +51,35 @@ class RunActions(Workbench):
     def action_over(self) -> None:
         """One instruction, a call as one."""
         self.move("step over", lambda debugger, cancel: debugger.over(cancel=cancel), repeatable=True)
+
+    def action_step_line(self) -> None:
+        """To the next source line, into calls."""
+        self._move_line("step line", lambda debugger, cancel: lines().step_line(debugger, into=True, cancel=cancel))
+
+    def action_over_line(self) -> None:
+        """To the next source line, over calls."""
+        self._move_line(
+            "step line over", lambda debugger, cancel: lines().step_line(debugger, into=False, cancel=cancel)
+        )
+
+    def action_line_back(self) -> None:
+        """Back to the beginning of a source line."""
+        self._move_line("line back", lambda debugger, cancel: lines().back_line(debugger, into=True, cancel=cancel))
+
+    def action_over_line_back(self) -> None:
+        """Back to the beginning of a source line, calls as one."""
+        self._move_line(
+            "line back over", lambda debugger, cancel: lines().back_line(debugger, into=False, cancel=cancel)
+        )
+
+    def _move_line(self, name: str, work: Work) -> None:
+        image = self.controller.image
+        if image is not None and image.places is None:
+            self.complain(
+                UsageError("Only an image with a line table has source lines", hint="s and n step instructions")
+            )
+            return
+        self.move(name, work, repeatable=True)
 
     def action_finish(self) -> None:
         """To the return of the present function."""
@@ -133,7 +164,11 @@ class RunActions(Workbench):
         if key is not None and key.kind in ("code", "breakpoint"):
             return int(key.value)
         image = self.controller.image
-        address = image.address_of_line(self.editor.line) if image and not self.stale else None
+        address: int | None
+        if self.document.program is not None:
+            address = next(iter(self.source_addresses(self.editor.line)), None)
+        else:
+            address = image.address_of_line(self.editor.line) if image and not self.stale else None
         if address is None:
             self.complain(UsageError("There is no code at or below the cursor", hint="move it to an instruction"))
         return address
@@ -225,9 +260,15 @@ class RunActions(Workbench):
             self.controller.toggle_address(int(key.value))
 
 
+def lines() -> ModuleType:
+    """`kvmscope.debug.lines`, which nothing needs before the first paint."""
+    return import_module("kvmscope.debug.lines")
+
+
 _PLACEHOLDERS: Final = {
     "command": "break handler · x/4gx $rsp · print $rax + 8 · info registers · until 12 · help",
     "goto": "label · 0x401000 · 12 (line) · @40 (step)",
+    "filter": "part of a device's or a register's name; empty: everything",
     "find": "text; capitals count only when there are some",
 }
 

@@ -30,6 +30,7 @@ from kvmscope.ui.editor import Editor, GutterClicked, listing_of
 from kvmscope.ui.highlight import Lexer
 from kvmscope.ui.layouts import HORIZONTAL, TREE, VERTICAL, docked, layout_classes
 from kvmscope.ui.outcome import outcome
+from kvmscope.ui.source_view import SourceView
 from kvmscope.ui.vcpu_texts import Since, since
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class PanelsArrived(Message):
     make: Callable[[], list[LinePanel]]
 
 
-class Workbench(Arrangement, Screen[None]):
+class Workbench(Arrangement, SourceView, Screen[None]):
     """The one screen, without its actions."""
 
     HORIZONTAL_BREAKPOINTS = HORIZONTAL
@@ -224,7 +225,8 @@ class Workbench(Arrangement, Screen[None]):
         self.offer_recovery()
 
     def on_lexer_arrived(self, message: LexerArrived) -> None:
-        self.editor.set_lexer(message.lexer)
+        if not self.source_file:
+            self.editor.set_lexer(message.lexer)
 
     # Layout.
 
@@ -248,11 +250,13 @@ class Workbench(Arrangement, Screen[None]):
     @property
     def modified(self) -> bool:
         """There is something to save."""
-        return self.editor.text != self.document.saved
+        return self.document.program is None and self.editor.text != self.document.saved
 
     @property
     def stale(self) -> bool:
         """The text is no longer what the machine runs."""
+        if self.document.program is not None:
+            return self.started is not self.document.program
         return self.editor.text != self.started_text
 
     def on_text_area_changed(self, message: TextArea.Changed) -> None:
@@ -263,6 +267,8 @@ class Workbench(Arrangement, Screen[None]):
         if lines == self._lines:
             return
         self._lines = lines
+        if self.document.program is not None:
+            return  # Another source of an image is shown.
         if moved is not None:
             self.controller.move_lines(moved)
             self.editor.mark_breakpoints(self.controller.breakpoint_lines())
@@ -358,7 +364,8 @@ class Workbench(Arrangement, Screen[None]):
         self.since = since(self.view, message.view)
         view = replace(message.view, outcome=outcome(self.started, message.view))
         self.show_view(view.looking_at(self.focus_of_user), follow=True)
-        self.editor.mark_breakpoints(self.controller.breakpoint_lines())
+        if self.document.program is None:
+            self.editor.mark_breakpoints(self.controller.breakpoint_lines())
         move, self._once_started = self._once_started, None
         if move is not None:
             move()
@@ -381,10 +388,13 @@ class Workbench(Arrangement, Screen[None]):
         self.view = view
         ended = view.snapshot.stop.reason in ("exception", "triple-fault")
         self._show_why(ended and follow, ended)
-        line = view.line if not self.stale else None
-        self.editor.mark_position(line, in_past=view.in_past)
-        if follow and line is not None and not self.editing:
-            self.editor.go_to(line)
+        if self.document.program is not None:
+            self.show_source(view, follow=follow)
+        else:
+            line = view.line if not self.stale else None
+            self.editor.mark_position(line, in_past=view.in_past)
+            if follow and line is not None and not self.editing:
+                self.editor.go_to(line)
         for panel in self.panels.values():
             panel.show(view)
         self.refresh_bars()
@@ -447,6 +457,12 @@ class Workbench(Arrangement, Screen[None]):
 
     def toggle_line(self, line: int) -> None:
         """Set or clear a breakpoint on a line of the source."""
+        if self.document.program is not None:
+            try:
+                self.toggle_source_line(line)
+            except KvmscopeError as error:
+                self.complain(error)
+            return
         self.controller.toggle_line(line, stale=self.stale)
         self.editor.mark_breakpoints(self.controller.breakpoint_lines())
 

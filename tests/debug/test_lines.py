@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,61 +16,12 @@ from kvmscope.errors import UsageError
 from kvmscope.vmm.config import MachineConfig, Mode
 from kvmscope.vmm.engine import StopReason
 from kvmscope.vmm.machine import Machine
-from tests.asm.loading.support import assembled, run, says
-
-START = """\
-        .code32
-        .long   0x1badb002, 0, -0x1badb002
-        .globl  start, silent
-start:  mov     $stack, %esp
-        call    main
-        out     %eax, $0xf4
-        hlt
-silent: nop
-        nop
-        ret
-        .bss
-        .space  4096
-stack:
-"""
-
-CODE = """\
-extern void silent(void);
-
-static int twice(int x)
-{
-	int y = x + x;
-	return y;
-}
-
-static int down(int n) { return n ? down(n - 1) : 0; }
-
-int main(void)
-{
-	int sum = 0;
-	for (int i = 0; i < 2; i++)
-		sum += twice(i);
-	silent();
-	sum += down(2);
-	return sum - 2;
-}
-"""
+from tests.asm.loading.support import assembled, compiled, says
 
 
 @pytest.fixture(scope="module")
 def image_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    for tool in ("gcc", "as", "ld"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
-    directory = tmp_path_factory.mktemp("lines")
-    (directory / "start.s").write_text(START)
-    (directory / "code.c").write_text(CODE)
-    run(directory, "as", "--32", "start.s", "-o", "start.o")
-    flags = ("-m32", "-O0", "-g", "-ffreestanding", "-fno-pic", "-fcf-protection=none", "-fno-stack-protector")
-    run(directory, "gcc", *flags, "-c", "code.c", "-o", "code.o")
-    link = ("-N", "-m", "elf_i386", "-Ttext=0x400000", "-e", "start")
-    run(directory, "ld", *link, "start.o", "code.o", "-o", "code.elf")
-    return directory / "code.elf"
+    return compiled(tmp_path_factory.mktemp("lines"))
 
 
 @pytest.fixture

@@ -164,8 +164,17 @@ def _entry_row(reader: Reader, entry: Entry, width: int, digits: int, columns: i
         reader.symbols.words(entry.address) if width >= _WIDE else "",
         target,
         _symbol(reader, entry, target),
-        view.image.line_at(entry.address),
+        _link(view, entry.address),
     )
+
+
+def _link(view: View, address: int) -> str:
+    """`` :12`` in a source of ours, `` vm.c:12`` in an image's."""
+    place = view.image.place_at(address)
+    if place is not None:
+        return f" {place}"
+    line = view.image.line_at(address)
+    return f" :{line}" if line is not None else ""
 
 
 def _symbol(reader: Reader, entry: Entry, target: int | None) -> str:
@@ -197,7 +206,7 @@ def _draw(
     near: str,
     target: int | None,
     symbol: str,
-    line: int | None,
+    link: str,
 ) -> Row:
     spans = [Span("●", "breakpoint") if breakpoint_ else Span(" "), arrow]
     spans.append(Span(point, ("past" if past else "gutter_current") if here else arrow.style))
@@ -218,7 +227,6 @@ def _draw(
         spans.append(Span(f" {symbol}", "symbol"))
     if target is not None:
         spans.append(Span(" ↑" if target <= entry.address else " ↓", "operator"))
-    link = f" :{line}" if line is not None else ""
     room = width - len(link)
     if link and width_of(spans) <= room:
         spans = [*spans, Span(" " * (room - width_of(spans))), Span(link, "comment")]

@@ -48,6 +48,7 @@ class Symbols:
     def __init__(self, image: Image) -> None:
         self._ranges = sorted((s.address, s.end) for s in image.sections)
         found = sorted((address, name) for name, address in image.symbols.items() if self._holds(address, end=True))
+        self._sizes = image.sizes
         self._addresses: list[int] = []
         self._names: list[str] = []
         for address, name in found:
@@ -68,7 +69,9 @@ class Symbols:
         i = bisect_right(self._addresses, address) - 1
         if i < 0 or not self._holds(address, end=self._addresses[i] == address):
             return None
-        return self._names[i], address - self._addresses[i]
+        name, offset = self._names[i], address - self._addresses[i]
+        size = self._sizes.get(name)
+        return None if size is not None and offset >= size else (name, offset)
 
     def words(self, address: int) -> str:
         """``<loop>``, ``<loop+3>`` (offsets decimal below 10, else hexadecimal), or empty."""

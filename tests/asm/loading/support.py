@@ -164,3 +164,59 @@ start:  mov     esi, offset text
         hlt
 text:   .byte   {data or 0}
 """
+
+
+C_START = """\
+        .code32
+        .long   0x1badb002, 0, -0x1badb002
+        .globl  start, silent
+start:  mov     $stack, %esp
+        call    main
+        out     %eax, $0xf4
+        hlt
+silent: nop
+        nop
+        ret
+        .bss
+        .space  4096
+stack:
+"""
+
+C_CODE = """\
+extern void silent(void);
+
+static int twice(int x)
+{
+	int y = x + x;
+	return y;
+}
+
+static int down(int n) { return n ? down(n - 1) : 0; }
+
+int main(void)
+{
+	int sum = 0;
+	for (int i = 0; i < 2; i++)
+		sum += twice(i);
+	silent();
+	sum += down(2);
+	return sum - 2;
+}
+"""
+"""A guest with two functions that have lines and one, ``silent``, that has none."""
+
+
+def compiled(directory: Path) -> Path:
+    """`C_CODE` as a multiboot image with a line table.  Skips the test without gcc."""
+    for tool in ("gcc", "as", "ld"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    (directory / "start.s").write_text(C_START)
+    (directory / "code.c").write_text(C_CODE)
+    run(directory, "as", "--32", "start.s", "-o", "start.o")
+    flags = ("-m32", "-O0", "-g", "-ffreestanding", "-fno-pic", "-fcf-protection=none", "-fno-stack-protector")
+    run(directory, "gcc", *flags, "-c", "code.c", "-o", "code.o")
+    run(
+        directory, "ld", "-N", "-m", "elf_i386", "-Ttext=0x400000", "-e", "start", "start.o", "code.o", "-o", "code.elf"
+    )
+    return directory / "code.elf"

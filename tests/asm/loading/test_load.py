@@ -179,3 +179,11 @@ def test_a_long_function_is_named_to_its_end() -> None:
     image = Image((), {"long": 0x1000}, sizes={"long": 0x3000})
     assert image.symbol_at(0x3FFF) == ("long", 0x2FFF)
     assert image.symbol_at(0x4000) is None
+
+
+def test_what_has_a_size_ends_there() -> None:
+    image = Image((), {"table": 0x1000, "end": 0x2000, "start": 0x2000}, sizes={"table": 0x20, "end": 4})
+    assert image.symbol_at(0x101F) == ("table", 0x1F)
+    assert image.symbol_at(0x1020) is None
+    assert image.symbol_at(0x2003) == ("end", 3)
+    assert image.symbol_at(0x2004) == ("start", 4)
