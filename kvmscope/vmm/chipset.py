@@ -20,7 +20,7 @@ from kvmscope.vmm.devices.ioapic import IoApic
 from kvmscope.vmm.devices.iommu import Iommu
 from kvmscope.vmm.devices.lapic import LocalApic
 from kvmscope.vmm.devices.lapic.registers import Reg
-from kvmscope.vmm.devices.pci import Edu, PciFunction, PciTestDevice, Upstream, make_root
+from kvmscope.vmm.devices.pci import ChipsetName, Edu, PciFunction, PciTestDevice, Upstream, make_root
 from kvmscope.vmm.devices.pic import Pic
 from kvmscope.vmm.devices.pit import Pit
 from kvmscope.vmm.devices.post_code import PostCode
@@ -92,7 +92,12 @@ class Chipset:
             wake=wake,
             remap=self._remap,
         )
-        hpet = Hpet(clock, self._interrupt, self.messages.message_signalled)
+        iommu = Iommu(ram, self.messages, profile.maxphyaddr) if "intel-iommu" in config.devices else None
+        if iommu is not None:
+            self.ioapic.remap = iommu.redirection
+        upstream = Upstream(ram, self.messages, iommu)
+        # The HPET's messages go where a function's go; they bear no source-id.
+        hpet = Hpet(clock, self._interrupt, lambda address, data: upstream.interrupt(None, address, data))
         self.pit.heard = lambda: not (self.pic.masked(0) and self.ioapic.masked(_TIMER_GSI))
         self.pic.sources = self.ioapic.sources = hpet.sources = (self.pit,)
         # The order decides who gets a port that two claim: the debug console has 0xe9, the reset register 0xcf9.
@@ -111,29 +116,28 @@ class Chipset:
             ResetControl(self._asked),
             KeyboardController(self._asked, self._irq(1), self._irq(12)),
             PostCode(),
-            *self._pci(clock, ram, config.devices),
+            *self._pci(clock, upstream, "pc" if iommu is None else "q35", config.devices),
         ]
+        if iommu is not None:
+            devices.append(iommu)
         self.bus = Bus(devices)
 
-    def _pci(self, clock: Clock, ram: GuestRam, names: tuple[str, ...]) -> list[Device]:
-        """The root, its functions and, where there is one, the IOMMU that their accesses go through."""
-        iommu = Iommu(ram, self.messages) if "intel-iommu" in names else None
-        if iommu is not None:
-            self.ioapic.remap = iommu.redirection
+    def _pci(self, clock: Clock, upstream: Upstream, chipset: ChipsetName, names: tuple[str, ...]) -> list[Device]:
+        """The root and its functions."""
         plugged: list[PciFunction] = []
         if "edu" in names:
             plugged.append(Edu(clock))
         if "pci-testdev" in names:
             plugged.append(PciTestDevice())
         root = make_root(
-            "pc" if iommu is None else "q35",
+            chipset,
             self.acpi,
-            Upstream(ram, self.messages, iommu),
+            upstream,
             self._interrupt,
             self._remap,
             plugged,
         )
-        return [root, *root.functions.values(), *(() if iommu is None else (iommu,))]
+        return [root, *root.functions.values()]
 
     def _remap(self) -> None:
         self.bus.remap()

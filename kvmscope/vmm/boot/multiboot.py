@@ -22,6 +22,7 @@ from kvmscope.vmm.boot.model import Boot
 from kvmscope.vmm.config import MachineConfig
 from kvmscope.x86.descriptors import decode, segment_of
 from kvmscope.x86.encode import encode
+from kvmscope.x86.profiles import resolve
 from kvmscope.x86.reset import reset_state
 from kvmscope.x86.state import CpuState, DescriptorTable, Gpr, SegmentRegister
 
@@ -88,7 +89,8 @@ def prepare_multiboot(config: MachineConfig, image: Image) -> Boot:
     _check_sections(config, image)
     memory = BootMemory(config.memory)
     write_firmware(memory)
-    iommu = IommuScope() if "intel-iommu" in config.devices else None
+    width = resolve(config.cpu).maxphyaddr
+    iommu = IommuScope(address_bits=width) if "intel-iommu" in config.devices else None
     acpi = build_acpi(AcpiConfig(apic_ids=range(config.smp), iommu=iommu))
     for address, table in acpi.contents.items():
         memory.write(address, table, "the firmware's ACPI tables")
