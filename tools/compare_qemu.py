@@ -19,6 +19,7 @@ from pathlib import Path
 
 from kvmscope.reproducer.kut import count, report_lines, summary, word_of
 from kvmscope.suite.config import Entry, load_config
+from kvmscope.suite.words import DATE
 
 QEMU = "qemu-system-x86_64"
 NO_KERNEL = "_NO_FILE_4Uhere_"
@@ -48,7 +49,7 @@ def command(entry: Entry, kernel: str, initrd: str) -> list[str]:
         "-device", "pci-testdev", "-machine", "accel=tcg", "-kernel", kernel, "-smp", str(entry.smp),
     ]  # fmt: skip
     if entry.append is not None:
-        words += ["-append", entry.append.replace("1704067200", str(int(time.time())))]
+        words += ["-append", entry.append.replace(str(DATE), str(int(time.time())))]
     return [*words, *entry.params, "-initrd", initrd]
 
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from kvmscope.suite.config import Entry
 
-__all__ = ["DEFAULT_MEMORY", "DEVICES", "MODELS", "MachineParams", "machine_params"]
+__all__ = ["DEFAULT_MEMORY", "MODELS", "MachineParams", "machine_params"]
 
 DEFAULT_MEMORY: Final = 128 << 20
 """Bytes that QEMU gives a machine without ``-m``."""
@@ -41,13 +41,16 @@ _VENDORS: Final = {"GenuineIntel": "intel", "AuthenticAMD": "amd"}
 _FEATURE_NAMES: Final = {"i64": "lm", "xd": "nx", "ffxsr": "fxsr_opt"}
 """QEMU's name of a feature where neither we nor an alias of `kvmscope.x86.profiles` have it."""
 
-_NO_CHANGE: Final = {"host_phys_bits", "migratable", "kvm", "enforce", "check", "pmu", "l3_cache"}
+_LIKE_KVM: Final = "kvm_pv"
+"""What KVM gives to every model unless ``kvm=off`` says otherwise: its paravirtual interface."""
+_MOST: Final = ("pks",)
+"""What a generic model has beyond our full profiles."""
+_NO_CHANGE: Final = {"host_phys_bits", "migratable", "enforce", "check", "pmu", "l3_cache"}
 """Properties that choose between ways of QEMU's which a guest cannot tell apart here."""
 
-DEVICES: Final = ("edu", "intel-iommu")
-"""Devices that our machine takes on request."""
-_ALWAYS: Final = ("pci-testdev", "pc-testdev", "isa-debug-exit", "testdev")
+_ALWAYS: Final = ("pc-testdev", "isa-debug-exit", "testdev")
 """Devices that our machine has in any case."""
+_IOMMU: Final = "intel-iommu"
 
 _SIZE: Final = re.compile(r"(?:size=)?(\d+)([KMGkmg]?)(?:,.*)?")
 _SHIFT: Final = {"": 20, "k": 10, "m": 20, "g": 30}
@@ -66,20 +69,18 @@ class MachineParams:
     smp: int = 1
     append: str | None = None
     devices: tuple[str, ...] = ()
-    """Of `DEVICES`, in their order."""
-    pit: bool = True
-    """False: no interval timer."""
+    """What ``MachineConfig.devices`` takes, in the order of its table."""
     notes: list[str] = field(default_factory=list)
     """What is not honoured, or only nearly."""
 
 
 def machine_params(
-    entry: Entry, *, maximum: int, accepts: Callable[[str], str], devices: Sequence[str] = DEVICES
+    entry: Entry, *, maximum: int, accepts: Callable[[str], str], devices: Sequence[str]
 ) -> MachineParams:
     """The machine for ``entry``.
 
     ``maximum`` is the most memory a machine of ours can have.  ``accepts`` says why a CPU text is not possible, empty when
-    it is; ``devices`` are those that can be asked for.
+    it is; ``devices`` are those that can be asked for, of which run_tests.sh itself asks for pci-testdev.
     """
     reader = _Reader(MachineParams(smp=entry.smp, append=entry.append), maximum, accepts, devices)
     reader.read(entry.params)
@@ -109,6 +110,9 @@ class _Reader:
         self.accepts = accepts
         self.devices = devices
         self.cpu = "qemu64"
+        self.q35 = False
+        if "pci-testdev" in devices:
+            self._plug("pci-testdev")
 
     def note(self, text: str) -> None:
         if text not in self.out.notes:
@@ -123,6 +127,7 @@ class _Reader:
                 self.note(f"{option} {argument}".rstrip() + " is not honoured")
             elif option == "-enable-kvm":
                 self.note("-enable-kvm: the machine is kvmscope's own")
+        self._chipset()
         self._processor()
 
     # options
@@ -152,16 +157,14 @@ class _Reader:
 
     def _machine(self, text: str) -> None:
         for part in text.split(","):
-            name, _, value = part.partition("=")
-            if name == "pit":
-                self.out.pit = value in ("on", "yes", "true")
+            name = part.partition("=")[0]
+            if part in ("q35", "type=q35"):
+                self.q35 = True
             elif name in ("accel", "kernel-irqchip", "kernel_irqchip"):
                 # Where KVM would emulate the interrupt controllers: a guest sees the same ones.
                 continue
-            elif name == "vmport" and value == "off":
-                continue
-            else:
-                self.note(f"-machine {part} is not honoured: there is one chipset")
+            elif part not in ("pc", "type=pc", "vmport=off", "pit=on"):
+                self.note(f"-machine {part} is not honoured")
 
     def _device(self, text: str) -> None:
         name, *properties = text.split(",")
@@ -170,10 +173,18 @@ class _Reader:
         if name not in self.devices:
             self.note(f"-device {text}: there is no such device")
             return
-        self.out.devices = tuple(item for item in DEVICES if item in (*self.out.devices, name))
+        self._plug(name)
         for item in properties:
             if item not in _KNOWN_PROPERTIES:
                 self.note(f"-device {name},{item}: this property is not honoured")
+
+    def _plug(self, name: str) -> None:
+        self.out.devices = tuple(item for item in self.devices if item in (*self.out.devices, name))
+
+    def _chipset(self) -> None:
+        """The IOMMU makes our machine a Q35, and nothing else does."""
+        if self.q35 and _IOMMU not in self.out.devices:
+            self.note("-machine q35: the chipset is an i440FX")
 
     def _overcommit(self, text: str) -> None:
         if text != "cpu-pm=on":
@@ -192,12 +203,15 @@ class _Reader:
             self.note(f"-cpu {model}: an unknown model, taken as our {profile}")
         changes: list[tuple[str, str]] = []
         vendor = ""
+        like_kvm = True
         for text in properties:
             name, sign, value = _property(text)
             if name == "vendor":
                 vendor = _VENDORS.get(value, "")
                 if not vendor:
                     self.note(f"-cpu vendor={value} is not honoured")
+            elif name == "kvm":
+                like_kvm = sign != "-"
             elif name not in _NO_CHANGE:
                 self._feature(text, name, sign, changes)
         if vendor:
@@ -208,7 +222,11 @@ class _Reader:
             profile = "intel"
         if known and model not in _GENERIC and profile != "minimal":
             self.note(f"-cpu {model}: taken as our {profile}, which has other features")
-        self.out.cpu = self._accepted(profile, changes)
+        text = profile
+        for feature in (*((_LIKE_KVM,) if like_kvm else ()), *(_MOST if model in _GENERIC else ())):
+            # Nobody asked for these: where they cannot be had there is nothing to tell.
+            text = text if self.accepts(f"{text},+{feature}") else f"{text},+{feature}"
+        self.out.cpu = self._accepted(text, changes)
 
     def _feature(self, text: str, name: str, sign: str, changes: list[tuple[str, str]]) -> None:
         feature = _FEATURE_NAMES.get(name, name)
@@ -217,9 +235,8 @@ class _Reader:
         else:
             changes.append((sign, feature))
 
-    def _accepted(self, profile: str, changes: Sequence[tuple[str, str]]) -> str:
-        """The profile with those changes that our machine can make."""
-        text = profile
+    def _accepted(self, text: str, changes: Sequence[tuple[str, str]]) -> str:
+        """The processor with those changes that our machine can make."""
         for sign, feature in changes:
             wanted = f"{text},{sign}{feature}"
             why = self.accepts(wanted)

@@ -153,15 +153,16 @@ def _configured(job: Job) -> tuple[Image, MachineConfig, tuple[str, ...]]:
     from kvmscope.asm.loading import load_image
     from kvmscope.suite.qemu_params import machine_params
     from kvmscope.vmm.boot.prepare import MAX_MEMORY
-    from kvmscope.vmm.config import Budget, MachineConfig, Mode
+    from kvmscope.vmm.config import DEVICES, Budget, MachineConfig, Mode
 
     loaded = load_image(job.image)
-    params = machine_params(job.entry, maximum=MAX_MEMORY, accepts=_refusal)
+    params = machine_params(job.entry, maximum=MAX_MEMORY, accepts=_refusal, devices=DEVICES)
     config = MachineConfig(
         mode=Mode.MULTIBOOT,
         cpu=params.cpu,
         memory=params.memory,
         smp=params.smp,
+        devices=params.devices,
         args=_arguments(params),
         budget=Budget(instructions=job.instructions, seconds=job.wall, output=_OUTPUT, events=10_000),
     )

@@ -13,8 +13,8 @@ from typing import Final
 
 __all__ = ["DATE", "ShellError", "Words", "split_words"]
 
-DATE: Final = 1_704_067_200
-"""What ``date +%s`` gives: 2024-01-01 00:00:00 UTC in every run, so that two runs are the same run."""
+DATE: Final = 1_735_689_600
+"""What ``date +%s`` gives: the moment at which our machines are switched on (2025-01-01 UTC), in every run."""
 
 _DATE_COMMAND: Final = re.compile(r"\s*date\s+\+%s\s*")
 _OPERATORS: Final = frozenset(";&|<>()")

@@ -1,3 +1,4 @@
+import datetime
 import shlex
 
 import pytest
@@ -5,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmscope.suite.words import DATE, ShellError, split_words
+from kvmscope.vmm.devices.rtc import START
+from kvmscope.vmm.unicorn.paravirt import BOOT_TIME
 
 
 @pytest.mark.parametrize(
@@ -85,3 +88,8 @@ def test_any_text_gives_words_or_an_error(text):
         split_words(text)
     except ShellError:
         pass
+
+
+def test_the_date_is_that_of_the_machine_s_clocks():
+    midnight = datetime.datetime.combine(START, datetime.time(), datetime.UTC)
+    assert midnight.timestamp() == DATE == BOOT_TIME

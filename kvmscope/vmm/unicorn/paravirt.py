@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BOOT_TIME", "CLOCKS", "enable_clock", "hypercall", "update_clock"]
 
-BOOT_TIME: Final = 946_684_800
-"""Wall-clock time at boot, seconds since 1970: the first second of 2000, as no machine may depend on the host's clock."""
+BOOT_TIME: Final = 1_735_689_600
+"""Wall-clock time at boot, seconds since 1970: 2025-01-01, as the real-time clock has it; never the host's."""
 
 _WALL: Final = (0x11, 0x4B564D00)
 _SYSTEM: Final = (0x12, 0x4B564D01)
