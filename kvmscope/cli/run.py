@@ -6,7 +6,8 @@ import re
 import sys
 from typing import TYPE_CHECKING, Final
 
-from kvmscope.cli.options import Parser, address, existing_file, memory, positive, processors, seconds, variable
+from kvmscope.cli.image_options import add_machine_options, image_options, overrides
+from kvmscope.cli.options import Parser, existing_file
 from kvmscope.errors import KvmscopeError, UsageError
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["harmless", "main"]
 
 
-_MODES: Final = ("real16", "prot32", "long64")
-
-
 def _parser() -> Parser:
     parser = Parser(
         prog="kvmscope run",
@@ -30,21 +28,9 @@ def _parser() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("file", metavar="FILE", help="a source (.asm, .s, .S), or an image: .flat, .elf, raw bytes")
-    parser.add_argument("args", metavar="ARGS", nargs="*", help="the guest's arguments (after -- if one begins with -)")
+    add_machine_options(parser)
     parser.add_argument("--engine", default="unicorn", help="unicorn (built in) or kvm")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    parser.add_argument("--max-instructions", type=positive, metavar="N", help="budget of instructions")
-    parser.add_argument("--timeout", type=seconds, metavar="S", help="budget of wall-clock seconds")
-    parser.add_argument("--smp", type=processors, metavar="N", help="number of processors")
-    parser.add_argument("--memory", type=memory, metavar="SIZE", help="size of memory: 64M")
-    parser.add_argument("--cpu", metavar="PROFILE", help="CPU profile")
-    parser.add_argument("--args", metavar="TEXT", dest="line", help="the guest's arguments as one text, before ARGS")
-    images = parser.add_argument_group("images")
-    images.add_argument("--env", type=variable, action="append", metavar="K=V", help="a variable of the environment")
-    images.add_argument("--mode", choices=_MODES, help="start in this mode, with boot's own tables")
-    images.add_argument("--address", type=address, metavar="A", help="where raw bytes go (default: the mode's origin)")
-    images.add_argument("--entry", metavar="A", help="address or symbol of the first instruction")
-    images.add_argument("--rom", action="store_true", help="a ROM that ends below 4 GiB: start as after reset")
     parser.add_argument("--cross-check", action="store_true", help="assemble with every assembler and show differences")
     parser.add_argument("-v", "--verbose", action="store_true", help="explain how the run ended")
     return parser
@@ -70,23 +56,14 @@ def main(argv: list[str]) -> int:
 
 def _run(options: Namespace) -> Result:
     path = existing_file(options.file)
-    from kvmscope.reproducer.runner import Overrides, check_cpu, check_engine, run
+    from kvmscope.reproducer.runner import check_engine, run
 
     check_engine(options.engine)
-    if options.cpu is not None:
-        check_cpu(options.cpu)
-    overrides = Overrides(
-        memory=options.memory,
-        cpu=options.cpu,
-        smp=options.smp,
-        args=tuple(([options.line] if options.line else []) + options.args) or None,
-        max_instructions=options.max_instructions,
-        timeout=options.timeout,
-    )
+    machine = overrides(options)
     return run(
         _load(path, options),
         engine=options.engine,
-        overrides=overrides,
+        overrides=machine,
         on_output=None if options.json else _write,
         cross_check=options.cross_check,
         explain=options.verbose,
@@ -95,16 +72,9 @@ def _run(options: Namespace) -> Result:
 
 def _load(path: Path, options: Namespace) -> Reproducer:
     """A source, or an image that the options say how to start."""
-    from kvmscope.reproducer.images import ImageOptions, is_image, open_image
-    from kvmscope.vmm.config import Mode
+    from kvmscope.reproducer.images import is_image, open_image
 
-    asked = ImageOptions(
-        mode=Mode(options.mode) if options.mode else None,
-        address=options.address,
-        entry=_entry(options.entry),
-        rom=options.rom,
-        environment=dict(options.env or ()),
-    )
+    asked = image_options(options)
     if is_image(path) or asked.rom or asked.mode is not None:
         return open_image(path, asked)
     if asked.given:
@@ -114,15 +84,6 @@ def _load(path: Path, options: Namespace) -> Reproducer:
     from kvmscope.reproducer.document import load
 
     return load(path)
-
-
-def _entry(text: str | None) -> int | str | None:
-    if text is None:
-        return None
-    try:
-        return int(text, 0)
-    except ValueError:
-        return text
 
 
 def _print_document(result: Result) -> None:
