@@ -109,6 +109,9 @@ def cpuid(
             words[2] &= ~_MONITOR
         if profile.has("xsave") and cr4 & _CR4_OSXSAVE:
             words[2] |= 1 << 27
+    elif leaf == 5 and profile.has("monitor"):
+        # The line that MONITOR watches, smallest and largest, in bytes.
+        words = [64, 64, 0, 0]
     elif leaf == 7 and subleaf == 0:
         if profile.has("pku") and cr4 & _CR4_PKE:
             words[2] |= 1 << 4

@@ -7,7 +7,7 @@ import pytest
 from kvmscope.errors import UsageError
 from kvmscope.x86.features import FEATURES
 from kvmscope.x86.profiles import AMD, INTEL, PROFILES, resolve
-from kvmscope.x86.profiles.common import EXECUTABLE, OPTIONS, REASONS
+from kvmscope.x86.profiles.common import EXECUTABLE, INSEPARABLE, OPTIONS, REASONS
 
 
 def test_a_bare_name_is_the_profile() -> None:
@@ -48,6 +48,7 @@ def test_options_come_with_features() -> None:
         ("intel,+pcdi", "Unknown CPU feature 'pcdi'", "did you mean pcid?"),
         ("intel,umip", "'umip' is no change to a CPU profile", "+feature or -feature"),
         ("intel,", "'' is no change to a CPU profile", "+feature or -feature"),
+        ("intel,-sse2", "CPU feature sse2 cannot be taken away", "always has it"),
         ("intel,+avx", "CPU feature avx cannot be executed", "VEX"),
         ("intel,+lam", "CPU feature lam cannot be executed", "tags"),
         ("intel,+sgx", "CPU feature sgx cannot be executed", "the engine does not have it"),
@@ -68,4 +69,4 @@ def test_the_tables_agree() -> None:
     for features in OPTIONS.values():
         assert features <= EXECUTABLE
     for profile in PROFILES.values():
-        assert profile.features <= EXECUTABLE
+        assert INSEPARABLE <= profile.features <= EXECUTABLE

@@ -27,6 +27,7 @@ from kvmscope.vmm.unicorn.env import (
 )
 from kvmscope.vmm.unicorn.faults import Fault, Unsupported
 from kvmscope.vmm.unicorn.memory import canonical
+from kvmscope.x86.msrs import MISC_ENABLE
 from kvmscope.x86.state import Seg
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class Intercept:
     PAUSE: Final = 0x77
     HLT: Final = 0x78
     MSR: Final = 0x7C
+    MONITOR: Final = 0x8A
+    MWAIT: Final = 0x8B
 
 
 def _advance(cpu: Cpu, length: int) -> None:
@@ -104,6 +107,30 @@ def _pause(cpu: Cpu) -> None:
     ins = decode.decode(cpu, decode.fetch(cpu), modrm=False)
     _advance(cpu, ins.length)
     cpu.turn_over()
+
+
+def _monitor(cpu: Cpu) -> None:
+    """MONITOR: the address is checked as a load is; Unicorn has checked CPL and ECX."""
+    length = _monitor_length(cpu)
+    ins = decode.decode(cpu, decode.fetch(cpu), modrm=False)
+    segment = Seg.DS if ins.segment_override is None else Seg(ins.segment_override)
+    ins.segment, ins.offset = segment, cpu.env.q[0] & (1 << 8 * ins.address_size) - 1
+    cpu.memory.read(decode.linear(cpu, ins, 1), 1)
+    _advance(cpu, length)
+
+
+def _mwait(cpu: Cpu) -> None:
+    """MWAIT: it may end for any reason, and here ends at once; other processors have their turns."""
+    length = _monitor_length(cpu)
+    _advance(cpu, length)
+    cpu.turn_over()
+
+
+def _monitor_length(cpu: Cpu) -> int:
+    """Raises `Fault` (#UD) where IA32_MISC_ENABLE has taken the instructions away."""
+    if cpu.model.intel and not msrs.read(cpu, MISC_ENABLE) & 1 << 18:
+        raise Fault(6)
+    return decode.decode(cpu, decode.fetch(cpu), modrm=False).length + 1
 
 
 def _control_write(cpu: Cpu) -> None:
@@ -238,6 +265,8 @@ INTERCEPTS: Final[dict[int, Callable[[Cpu], None]]] = {
     Intercept.PAUSE: _pause,
     Intercept.IRET: _iret,
     Intercept.MSR: _msr,
+    Intercept.MONITOR: _monitor,
+    Intercept.MWAIT: _mwait,
     Intercept.READ_CR0 + 8: _control_read,
     **{Intercept.WRITE_CR0 + n: _control_write for n in (0, 2, 3, 4, 8)},
     **{base + n: _debug_register for base in (Intercept.READ_DR0, Intercept.WRITE_DR0) for n in range(8)},

@@ -76,6 +76,17 @@ def _stack_segment(shape: Shape, code64: bool) -> str | None:
     return Kind.STACK_SEGMENT if code64 and shape.modrm & 0x38 == 0x10 else None
 
 
+def _extract(shape: Shape, _code64: bool) -> str | None:
+    # With neither prefix the opcodes are VMREAD and VMWRITE.
+    return Kind.SSE4A if shape.sized or shape.rep == 0xF2 else None
+
+
+def _move_non_temporal(shape: Shape, _code64: bool) -> str | None:
+    if shape.rep:
+        return Kind.SSE4A
+    return Kind.ALIGNED if _aligned(shape) else None
+
+
 def _branch16(shape: Shape, code64: bool) -> str | None:
     return Kind.BRANCH16 if code64 and shape.sized else None
 
@@ -106,6 +117,9 @@ _RULES: Final[dict[int, _Rule]] = {
     0x133: _always(Kind.RDPMC),
     0x134: _always(Kind.SYSENTER),
     0x135: _always(Kind.SYSEXIT),
+    0x12B: _move_non_temporal,
+    0x178: _extract,
+    0x179: _extract,
     0x1AE: _group_15,
     0x1C7: _compare_exchange,
     0x2F0: _byte_swap,

@@ -93,7 +93,7 @@ def sysenter(cpu: Cpu, ins: Instruction) -> None:
     """SYSENTER.  Raises `Fault` (#UD, #GP)."""
     env = cpu.env
     q = env.q
-    if not cpu.model.intel and env.long_mode:
+    if not cpu.model.profile.has("sep") or (not cpu.model.intel and env.long_mode):
         raise Fault(_UD)
     if not q[CR] & 1:
         raise Fault(_GP, 0)
@@ -113,7 +113,7 @@ def sysexit(cpu: Cpu, ins: Instruction) -> None:
     """SYSEXIT.  Raises `Fault` (#UD, #GP)."""
     env = cpu.env
     q = env.q
-    if not cpu.model.intel and env.long_mode:
+    if not cpu.model.profile.has("sep") or (not cpu.model.intel and env.long_mode):
         raise Fault(_UD)
     cs = q[_SYSENTER_CS] & 0xFFFF
     if not q[CR] & 1 or not cs & 0xFFFC or env.cpl:

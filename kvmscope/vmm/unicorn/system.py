@@ -52,6 +52,7 @@ class Kind:
     CMPXCHG: Final = "CMPXCHG8B or CMPXCHG16B"
     UMIP: Final = "SGDT, SIDT, SLDT, STR or SMSW"
     RDPMC: Final = "RDPMC"
+    SSE4A: Final = "SSE4A instruction"
 
 
 def _protected(cpu: Cpu) -> bool:
@@ -220,6 +221,13 @@ def _undefined(_cpu: Cpu, _ins: Instruction) -> bool:
     raise Fault(_UD)
 
 
+def _sse4a(cpu: Cpu, _ins: Instruction) -> bool:
+    """EXTRQ, INSERTQ, MOVNTSS, MOVNTSD: Unicorn has them whatever CPUID says."""
+    if not cpu.model.profile.has("sse4a"):
+        raise Fault(_UD)
+    return False
+
+
 def _branch16(cpu: Cpu, ins: Instruction) -> bool:
     """A near branch with 66 in 64-bit mode: Intel ignores the prefix, AMD and Unicorn do not."""
     if cpu.model.intel:
@@ -242,6 +250,8 @@ def _compare_exchange(cpu: Cpu, ins: Instruction) -> bool:
     env = cpu.env
     q = env.q
     width = 8 if ins.operand_size == 8 else 4
+    if not cpu.model.profile.has("cx16" if width == 8 else "cx8"):
+        raise Fault(_UD)
     where = decode.linear(cpu, ins, 2 * width)
     if width == 8 and where & 15:
         raise Fault(_GP, 0)
@@ -357,4 +367,5 @@ HANDLERS: Final[dict[str, Callable[[Cpu, Instruction], bool]]] = {
     Kind.CMPXCHG: _compare_exchange,
     Kind.UMIP: _umip,
     Kind.RDPMC: _rdpmc,
+    Kind.SSE4A: _sse4a,
 }

@@ -40,6 +40,7 @@ _PLAIN: Final = frozenset(
         Kind.UNDEFINED,
         Kind.BRANCH16,
         Kind.RDPMC,
+        Kind.SSE4A,
     }
 )
 """Kinds whose instruction has no ModRM operand."""

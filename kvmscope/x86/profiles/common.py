@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["BASELINE", "COMMON", "EXECUTABLE", "KVM", "OPTIONS", "REASONS"]
+__all__ = ["BASELINE", "COMMON", "EXECUTABLE", "INSEPARABLE", "KVM", "OPTIONS", "REASONS"]
 
 
 def _names(text: str) -> frozenset[str]:
@@ -18,13 +18,13 @@ def _names(text: str) -> frozenset[str]:
 
 BASELINE: Final = _names(
     "fpu de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 pni "
-    "cx16 syscall nx lm lahf_lm"
+    "cx16 syscall nx pdpe1gb lm lahf_lm"
 )
-"""The first 64-bit processors: what 64-bit code takes for granted."""
+"""The first 64-bit processors: what 64-bit code takes for granted, and the 1 GiB pages that the engine always has."""
 
 COMMON: Final = BASELINE | _names(
     "pclmulqdq ssse3 pcid sse4_1 sse4_2 x2apic movbe popcnt tsc_deadline_timer aes xsave fsgsbase "
-    "tsc_adjust smep erms invpcid adx smap clflushopt clwb umip rdpid xsaveopt xgetbv1 pdpe1gb rdtscp abm "
+    "tsc_adjust smep erms invpcid adx smap clflushopt clwb umip rdpid xsaveopt xgetbv1 rdtscp abm "
     "3dnowprefetch constant_tsc"
 )
 """What both vendors' present processors have, as far as the engine executes it."""
@@ -43,6 +43,9 @@ OPTIONS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
 )
 """Options that are no feature bits, and the features that come with them: KVM's paravirtual interface (CPUID leaves
 4000_0000H, MSRs, hypercalls) and its forced-emulation prefix."""
+
+INSEPARABLE: Final = _names("fpu tsc msr mmx fxsr sse sse2 pni pse36 pdpe1gb")
+"""Features that the engine's translator always has, so that no profile is without them."""
 
 _SPECULATION: Final = _names(
     "spec_ctrl intel_stibp spec_ctrl_ssbd flush_l1d arch_capabilities md_clear amd_ibpb amd_ibrs amd_stibp amd_ssbd"

@@ -11,7 +11,7 @@ from typing import Final
 from kvmscope.errors import UsageError
 from kvmscope.x86.features import FEATURES
 from kvmscope.x86.profiles.amd import AMD
-from kvmscope.x86.profiles.common import EXECUTABLE, OPTIONS, REASONS
+from kvmscope.x86.profiles.common import EXECUTABLE, INSEPARABLE, OPTIONS, REASONS
 from kvmscope.x86.profiles.intel import INTEL
 from kvmscope.x86.profiles.minimal import MINIMAL
 from kvmscope.x86.profiles.model import Profile
@@ -93,6 +93,12 @@ def resolve(text: str) -> Profile:
             )
         name = _known(text, change[1:])
         if change[0] == "-":
+            if name in INSEPARABLE:
+                raise UsageError(
+                    f"CPU feature {name} cannot be taken away",
+                    "the engine's translator always has it",
+                    f"leave -{name} out",
+                )
             options.discard(name)
             features -= {name, *OPTIONS.get(name, ())}
         elif name in OPTIONS:
