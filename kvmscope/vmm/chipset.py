@@ -64,7 +64,6 @@ class Chipset:
         self.signals = tuple(Signals(_kicker(kick, vcpu)) for vcpu in range(vcpus))
         self.messages = ApicBus()
         self.pic = Pic(self._pic_output)
-        self.pit = Pit(clock, self._irq(0))
         self.ioapic = IoApic(self.messages)
         self.messages.listeners.append(self.ioapic)
         self.apics = tuple(
@@ -98,8 +97,12 @@ class Chipset:
         upstream = Upstream(ram, self.messages, iommu)
         # The HPET's messages go where a function's go; they bear no source-id.
         hpet = Hpet(clock, self._interrupt, lambda address, data: upstream.interrupt(None, address, data))
-        self.pit.heard = lambda: not (self.pic.masked(0) and self.ioapic.masked(_TIMER_GSI))
-        self.pic.sources = self.ioapic.sources = hpet.sources = (self.pit,)
+        # Legacy replacement takes interrupts 0 and 8 from the PIT and the RTC.
+        self.pit = Pit(clock, hpet.legacy_input(0))
+        self.pit.heard = lambda: not hpet.legacy and self._heard(0)
+        hpet.heard = self._heard
+        hpet.sources = (self.pit,)
+        self.pic.sources = self.ioapic.sources = (self.pit, hpet)
         # The order decides who gets a port that two claim: the debug console has 0xe9, the reset register 0xcf9.
         devices: list[Device] = [
             Uart16550(serial),
@@ -110,7 +113,7 @@ class Chipset:
             self.pit,
             self.ioapic,
             hpet,
-            Rtc(clock, self._irq(8), self.acpi.rtc_alarm, below_4g=config.memory),
+            Rtc(clock, hpet.legacy_input(8), self.acpi.rtc_alarm, below_4g=config.memory),
             FwCfg(ram, config.memory, vcpus),
             self.acpi,
             ResetControl(self._asked),
@@ -176,6 +179,12 @@ class Chipset:
             self.set_irq(number, level)
         else:
             self.ioapic.set_irq(number, level)
+
+    def _heard(self, number: int) -> bool:
+        """Interrupt ``number`` is open at one controller at least."""
+        if number < 16 and not self.pic.masked(number):
+            return True
+        return not self.ioapic.masked(_TIMER_GSI if number == 0 else number)
 
     def _asked(self, kind: ResetKind) -> None:
         self._reset(f"the guest asked for a reset of the {'processors' if kind == 'init' else 'machine'}")

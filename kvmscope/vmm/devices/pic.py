@@ -5,10 +5,13 @@ The slave sits at IR2 of the master.  Where KVM's `i8259.c` and the data sheet d
 - a rising edge is kept in the IRR even if the line falls before it is acknowledged (the data sheet gives a spurious
   IR7); a spurious IR7 comes when the request was masked, or a level went away, before the acknowledge;
 - ICW1's LTIM, ICW3 and ICW4's uPM and buffered mode are kept for the view but change nothing: edge or level is the
-  ELCR's choice and the cascade is soldered.  SNGL only leaves ICW3 out.
+  ELCR's choice and the cascade is soldered.  SNGL only leaves ICW3 out;
+- as long as the slave requests, the master's IR2 is requested again after each acknowledge (QEMU can lose it), and a
+  poll of the slave takes its request to the master back.
 
-ICW1 clears the ISR too, as QEMU does (the data sheet does not say).  Before ICW1-ICW4 have been written there is no
-interrupt, whatever the mask.
+An input that the ELCR makes level triggered requests exactly while its line is high, from then on.  ICW1 clears the
+ISR too, as QEMU does (the data sheet does not say).  Before ICW1-ICW4 have been written there is no interrupt, whatever
+the mask.
 """
 
 from __future__ import annotations
@@ -204,7 +207,7 @@ class Pic(Device):
         """True when a request of ``irq`` cannot reach the processor as things are set."""
         master, slave = self._chips
         chip = self._chips[irq >> 3]
-        if not chip.ready or chip.step or chip.imr >> (irq & 7) & 1:
+        if irq == _CASCADE or not chip.ready or chip.step or chip.imr >> (irq & 7) & 1:
             return True
         return chip is slave and (not master.ready or bool(master.step) or bool(master.imr >> _CASCADE & 1))
 
