@@ -96,6 +96,7 @@ def _check_file(name: str) -> None:
 def _usage() -> str:
     lines = [
         "usage: kvmscope [FILE]              open the terminal IDE",
+        "       kvmscope TREE                the suite browser, on a built kvm-unit-tests tree",
         "       kvmscope COMMAND [...]",
         "",
         "commands:",

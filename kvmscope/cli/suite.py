@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 
 from kvmscope.cli.options import Parser, positive, seconds
 from kvmscope.errors import SuiteError, UsageError
@@ -119,6 +119,15 @@ def _write(_name: str, output: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
+def _shown(text: str, stream: TextIO) -> str:
+    """What a guest may have written, harmless where a terminal would obey it."""
+    if not stream.isatty():
+        return text
+    from kvmscope.cli.run import harmless
+
+    return harmless(text.encode("utf-8", "backslashreplace")).decode("utf-8", "backslashreplace")
+
+
 def _log(directory: Path, outcome: Outcome) -> None:
     if outcome.stop or outcome.output:
         # A name is whatever stands between two brackets.
@@ -134,12 +143,12 @@ def _tap(outcome: Outcome, number: int) -> int:
 
     for line in tap_lines(outcome):
         number += 1
-        print(line.replace("TEST_NUMBER", str(number), 1), flush=True)
+        print(_shown(line.replace("TEST_NUMBER", str(number), 1), sys.stdout), flush=True)
     return number
 
 
 def _row(outcome: Outcome, *, verbose: bool) -> None:
-    word, line = outcome.word.value, outcome.line
+    word, line = outcome.word.value, _shown(outcome.line, sys.stdout)
     if verbose and outcome.output and not outcome.output.endswith(b"\n"):
         print()
     if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
@@ -147,9 +156,9 @@ def _row(outcome: Outcome, *, verbose: bool) -> None:
     print(line, flush=True)
     if verbose or outcome.word.bad:
         for text in (*(f"FAIL: {item.text}" for item in outcome.failures if not verbose), *outcome.details):
-            print(f"    {text}", file=sys.stderr)
+            print(f"    {_shown(text, sys.stderr)}", file=sys.stderr)
         for note in outcome.notes:
-            print(f"    note: {note}", file=sys.stderr)
+            print(f"    note: {_shown(note, sys.stderr)}", file=sys.stderr)
 
 
 def _tell_end(tree: Tree, outcomes: list[Outcome], took: float, options: Namespace) -> None:

@@ -246,7 +246,8 @@ def _verdict(job: Job, stop: Stop) -> tuple[Word, str, int | None]:
         return Word.FAIL, f"the engine cannot do this exactly: {stop.detail}", 1
     # QEMU ends without the debug-exit device (a triple fault under --no-reboot), or would wait for its time-out (HLT).
     ends = {StopReason.HLT: "halted with nothing to wake it", StopReason.TRIPLE_FAULT: "triple fault"}
-    return Word.FAIL, ends.get(stop.reason, stop.reason.value), 1
+    other = f"{stop.reason.value}: {stop.detail}" if stop.detail else stop.reason.value
+    return Word.FAIL, ends.get(stop.reason, other), 1
 
 
 def _duration(job: Job) -> str:

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from kvmscope.cli import run_command_line
+from kvmscope.cli import run_command_line, suite
+from kvmscope.reproducer.kut import Word, report_lines
+from kvmscope.suite.runner import Outcome
 from tests.suite.guests import build_tree
 
 
@@ -121,3 +127,46 @@ def test_a_wrong_configuration_is_told_with_its_place(tmp_path: Path, capfd: pyt
     (tmp_path / "unittests.cfg").write_text("[a]\nfile = a.flat\nsmp = $MAX_SMP\n")
     assert run(tmp_path) == 2
     assert "unittests.cfg:3: smp must be a number" in capfd.readouterr().err
+
+
+def test_it_never_loads_textual(tree: Path) -> None:
+    code = (
+        "import sys; from kvmscope.cli import run_command_line\n"
+        f"status = run_command_line(['suite', {str(tree)!r}, 'good', '--tap'])\n"
+        "print(status, sorted(m for m in sys.modules if m.split('.')[0] in ('textual', 'rich', 'unicorn')))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # The engine is the workers' affair.
+    assert done.stdout.splitlines()[-1] == "0 []"
+
+
+def test_interrupted_it_leaves_no_process(tree: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kvmscope", "suite", str(tree), "looping", "--timeout-scale", "60", "-v"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"PASS: before\n"
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert children
+    process.send_signal(signal.SIGINT)
+    _out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == b""
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+def test_a_guest_does_not_drive_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = Outcome("x", Word.FAIL, output=b"FAIL: \x1b[2J\nSUMMARY: \x1b]0;t\x07 tests\n")
+    outcome = replace(outcome, lines=report_lines(outcome.output))
+    monkeypatch.setenv("NO_COLOR", "1")
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    suite._row(outcome, verbose=False)
+    suite._tap(outcome, 0)
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err
+    assert "FAIL x (\\x1b]0;t\\x07 tests)" in out
+    assert "not ok 1 - x: \\x1b[2J" in out
