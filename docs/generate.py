@@ -29,6 +29,8 @@ Digits `1` to `9` and `0` bring a panel to the front; `<` and `>` turn the dock'
 | `↑` `↓` `j` `k`, `PgUp` `PgDn`, `Home` `End` | move the cursor, scroll |
 | `←` `→` `h` `l` | field by field in a row |
 | `Enter`, double click | open it: a tick goes there, an address is shown, a register or a byte is edited in place |
+| `a` | another view: one kind of event after the other, memory as pointers, every register of every device |
+| `/` among the devices | only those with a word in the name, or registers with it |
 | click on the editor's gutter | set or clear a breakpoint |
 """
 

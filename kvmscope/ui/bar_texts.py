@@ -24,8 +24,6 @@ __all__ = ["clock", "displays", "event_text", "footer", "header", "status"]
 _RULE: Final = BarItem(" │ ", "bar_rule")
 _WIDE: Final = 100
 """Cells from which on the program's name has room beside several vCPUs."""
-_BESIDE: Final = 56
-"""Cells that mode, step and state take beside them."""
 _RUN_KEYS: Final = (
     "run.step", "back.step", "run.over", "run.continue", "run.breakpoint", "run.next_event", "look.goto", "edit.edit",
     "look.command", "run.restart", "file.export", "app.palette", "app.quit",
@@ -71,23 +69,26 @@ def event_text(event: Event) -> str:
 
 
 def header(bench: Workbench, progress: int | None, width: int) -> tuple[list[BarItem], list[BarItem]]:
-    """File, mode and CPL, step k/n, last event; at the right end the state."""
+    """File, vCPUs where there are several, mode and CPL, step k/n, last event; at the right end the state."""
     snapshot = bench.view.snapshot if bench.view else None
+    several = snapshot is not None and bool(snapshot.vcpus)
+    right = [_state(bench, snapshot, progress)]
     left = [BarItem(" kvmscope ", "bar_strong"), BarItem("│ ", "bar_rule")]
-    if snapshot is not None and snapshot.vcpus and width < _WIDE:
+    if several and width < _WIDE:
         left = [BarItem(" ")]
-    mark = " *" if bench.modified else ""
-    left.append(BarItem(f"{bench.document.name}{mark}", "bar_strong"))
-    if snapshot is not None:
-        if snapshot.vcpus:
-            left += [_RULE, *vcpu_items(snapshot, width - len(left[-1].text) - _BESIDE)]
-        left += [_RULE, BarItem(_mode(snapshot), "bar")]
-        tick = snapshot.tick if progress is None else progress
-        last = max(snapshot.last_tick, tick)
-        left += [_RULE, BarItem(f"step {tick:,}/{last:,}", "bar")]
-        if snapshot.events:
-            left += [_RULE, BarItem(event_text(snapshot.events[-1]), "bar")]
-    return left, [_state(bench, snapshot, progress)]
+    left.append(BarItem(f"{bench.document.name}{' *' if bench.modified else ''}", "bar_strong"))
+    if snapshot is None:
+        return left, right
+    tick = snapshot.tick if progress is None else progress
+    last = max(snapshot.last_tick, tick)
+    rest = [_RULE, BarItem(_mode(snapshot), "bar"), _RULE, BarItem(f"step {tick:,}/{last:,}", "bar")]
+    if several:
+        room = width - sum(len(item.text) for item in (*left, _RULE, *rest, *right))
+        left += [_RULE, *vcpu_items(snapshot, room)]
+    left += rest
+    if snapshot.events:
+        left += [_RULE, BarItem(event_text(snapshot.events[-1]), "bar")]
+    return left, right
 
 
 def _mode(snapshot: Snapshot) -> str:
@@ -157,9 +158,9 @@ def _which(bench: Workbench) -> tuple[BarItem, ...]:
 
 def clock(bench: Workbench, width: int, beside: Sequence[BarItem]) -> tuple[BarItem, ...]:
     """Guest time for the right end of the status line, where it is not the step and there is room for it."""
-    text = guest_time(bench.view.snapshot, bench.since) if bench.view is not None else ""
-    room = width - sum(len(item.text) for item in beside)
-    return (BarItem(f" {text} ", "bar"),) if text and len(text) + 2 <= room else ()
+    room = width - sum(len(item.text) for item in beside) - 2
+    text = guest_time(bench.view.snapshot, bench.since, room) if bench.view is not None else ""
+    return (BarItem(f" {text} ", "bar"),) if text else ()
 
 
 def _verdict(view: View) -> tuple[BarItem, ...]:

@@ -17,6 +17,7 @@ from kvmscope.ui.vcpu_actions import VcpuActions
 
 if TYPE_CHECKING:
     from kvmscope.ui.line_panel import Key, PanelActivated
+    from kvmscope.ui.panels.devices import DevicesPanel, FilterAsked
     from kvmscope.ui.view import Space
 
 __all__ = ["LookActions"]
@@ -25,11 +26,15 @@ __all__ = ["LookActions"]
 class LookActions(VcpuActions):
     """Everything that changes what is seen and not what runs, and values edited in place."""
 
+    _filtered: DevicesPanel | None = None
+    """The panel that a word was asked for."""
+
     # Panels.
 
     def action_panel(self, number: int) -> None:
         """Bring up the panel of a digit."""
-        self.bring_up(PANELS[number - 1])
+        # The key 0 stands behind 9.
+        self.bring_up(PANELS[(number - 1) % 10])
 
     def action_next_panel(self) -> None:
         """Focus the next panel on screen."""
@@ -91,8 +96,15 @@ class LookActions(VcpuActions):
         image = self.controller.image
         return sorted(name for name in (image.symbols if image else ()) if name.startswith(text))
 
+    def on_filter_asked(self, message: FilterAsked) -> None:
+        """Ask for the word that a panel is to be filtered by."""
+        self._filtered = message.panel
+        self.ask_line("filter", message.word)
+
     def take_line(self, purpose: str, text: str) -> None:
         text = text.strip()
+        if purpose == "filter" and self._filtered is not None:
+            self._filtered.filter_by(text)
         if not text:
             return
         if purpose == "goto":

@@ -25,8 +25,8 @@ class Since:
 
     switched_from: int | None = None
     """The vCPU that was looked at before, where the machine chose another one."""
-    skipped: int = 0
-    """Nanoseconds that passed while every vCPU waited."""
+    passed: int = 0
+    """Nanoseconds of guest time, where they are not the ticks: waiting processors and devices take time."""
 
 
 def since(before: View | None, now: View) -> Since:
@@ -34,8 +34,8 @@ def since(before: View | None, now: View) -> Since:
     if before is None or before.image is not now.image or now.snapshot.tick <= before.snapshot.tick:
         return Since()
     old, new = before.snapshot, now.snapshot
-    skipped = (new.time - new.tick) - (old.time - old.tick)
-    return Since(old.vcpu if old.vcpu != new.vcpu else None, max(0, skipped))
+    passed = new.time - old.time
+    return Since(old.vcpu if old.vcpu != new.vcpu else None, passed if passed != new.tick - old.tick else 0)
 
 
 def vcpu_glyph(vcpu: VcpuView) -> str:
@@ -56,12 +56,10 @@ def vcpu_items(snapshot: Snapshot, room: int) -> list[BarItem]:
     head = BarItem(f"vCPU {snapshot.vcpu}/{len(vcpus)}", "bar_strong", "next_vcpu")
     strip: list[BarItem] = []
     for vcpu in vcpus:
-        text = f" {vcpu.index}{vcpu_glyph(vcpu)} "
-        style = "bar_run" if vcpu.index == snapshot.vcpu else "bar_strong" if vcpu.activity.value == "active" else "bar"
-        strip.append(BarItem(text, style, f"vcpu({vcpu.index})"))
-    if len(head.text) + 1 + sum(len(item.text) for item in strip) > room:
-        return [head]
-    return [head, BarItem(" "), *strip]
+        here = vcpu.index == snapshot.vcpu
+        style = "bar_run" if here else "bar_strong" if vcpu.activity.value == "active" else "bar"
+        strip += [BarItem(" "), BarItem(f"{vcpu.index}{vcpu_glyph(vcpu)}", style, f"vcpu({vcpu.index})")]
+    return [head, BarItem(" "), *strip] if sum(len(item.text) for item in (head, *strip)) < room else [head]
 
 
 def duration(nanoseconds: int) -> str:
@@ -74,9 +72,13 @@ def duration(nanoseconds: int) -> str:
     return f"{nanoseconds} ns"
 
 
-def guest_time(snapshot: Snapshot, change: Since) -> str:
-    """``t=12.345 µs``, with what the last command skipped; empty while time is the tick."""
+def guest_time(snapshot: Snapshot, change: Since, room: int) -> str:
+    """``t=12.345 µs (+10 µs)``, the second what the last command took, as far as there is room.
+
+    Empty while time is the tick.
+    """
     if snapshot.time == snapshot.tick:
         return ""
-    passed = f"  ({duration(change.skipped)} idle)" if change.skipped else ""
-    return f"t={duration(snapshot.time)}{passed}"
+    now = f"t={duration(snapshot.time)}"
+    both = f"{now} (+{duration(change.passed)})" if change.passed else now
+    return next((text for text in (both, now) if len(text) <= room), "")

@@ -30,22 +30,18 @@ def ended(code: str, header: str = "", suffix: str = ".asm") -> tuple[Stop, Expl
 
 
 TWO_VCPUS = """
-        mov     ebx, 0xfee00000
+start:  mov     ebx, 0xfee00000
         mov     dword ptr [rbx + 0xf0], 0x1ff
-        lea     rsi, [rip + code]
-        mov     edi, 0x8000
-        mov     ecx, offset end - code
-        rep movsb
         mov     dword ptr [rbx + 0x310], 1 << 24
         mov     dword ptr [rbx + 0x300], 0x4500
         mov     dword ptr [rbx + 0x300], 0x4608
 first:  inc     eax
         pause
         jmp     first
+        .section .ap, 0x8000
         .code16
-code:   nop
+        nop
 second: inc     cx
         jmp     second
-end:
 """
 """Starts its second processor at 0x8000; both then count for ever.  Needs ``smp = 2``."""

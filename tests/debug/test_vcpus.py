@@ -7,9 +7,6 @@ from kvmscope.debug.debugger import Debugger
 from kvmscope.errors import UsageError
 from tests.debug.support import TWO_VCPUS, boot
 
-LOOP = 0x8001
-"""``second`` where it runs."""
-
 
 @pytest.fixture
 def context():
@@ -21,7 +18,7 @@ def context():
 @pytest.fixture
 def running(context):
     """Both count, vCPU 1 is looked at."""
-    execute(f"until *{LOOP:#x}", context)
+    execute("until second", context)
     execute("thread 1", context)
     return context
 
@@ -33,7 +30,7 @@ def said(line: str, context: CommandContext) -> str:
 def test_info_threads_is_a_table(context):
     assert execute("info threads", context).lines == (
         "  vCPU  activity       mode          turn  next instruction",
-        "* 0     active         64-bit CPL 0  next  0x400000, line 6",
+        "* 0     active         64-bit CPL 0  next  0x400000 <start>, line 6",
         "  1     wait-for-SIPI  real mode           0xfffffff0",
     )
     assert said("info vcpus 1", context).count("\n") == 1
@@ -54,7 +51,7 @@ def test_a_machine_with_one_vcpu_says_so():
 
 
 def test_a_thread_is_selected_and_stepped(running):
-    assert said("thread", running) == f"vCPU 1, active: {LOOP:#x}"
+    assert said("thread", running) == "vCPU 1, active: 0x8001 <second>, line 17"
     assert running.machine.vcpu == 1
     assert "0x8002" in said("si", running)
     assert running.machine.snapshot().cpu.gpr[1] & 0xFFFF == 1

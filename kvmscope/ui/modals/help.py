@@ -33,6 +33,7 @@ _PANEL_KEYS: Final = (
     ("1-9 0", "Panel of that number, to the front"),
     ("< >", "Previous and next panel of the dock"),
     ("↑↓ j k, ←→ h l", "Move in a panel"),
+    ("a", "Another view: kinds of events, memory as pointers, all registers of all devices"),
     ("Enter", "Open, travel to or edit what the cursor stands on"),
 )
 

@@ -22,13 +22,13 @@ class MemoryPanel(LinePanel):
     HELP = (
         "Bytes and text, or pointers, at an address or where a register points.\n"
         "g goes to an address or label, m on a register follows it, Home returns.\n"
-        "o switches between bytes and pointers with what they lead to.\n"
+        "a switches between bytes and pointers with what they lead to.\n"
         "·· is not mapped, ▒▒ is mapped but no RAM (a device is never read).\n"
         "Changed digits are underlined, their row begins with ▸. Enter edits the byte under the cursor."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
-            "o", "telescope", "Pointers", show=False, id="memory.telescope", tooltip="Bytes, or pointers and where to"
+            "a", "telescope", "Pointers", show=False, id="memory.telescope", tooltip="Bytes, or pointers and where to"
         ),
     ]
 

@@ -28,10 +28,10 @@ class TimelinePanel(LinePanel):
         "Exceptions, I/O, MSR and control-register accesses and mode changes, in order.\n"
         "▶ is the present; rows with · lie in the future of where you stand.\n"
         "The bar shows where in history events are dense, ▲ where you are.\n"
-        "Enter goes to the event's moment, o shows one kind of event after the other, [ and ] walk along."
+        "Enter goes to the event's moment, a shows one kind of event after the other, [ and ] walk along."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("o", "next_kind", "Filter", show=False, id="timeline.kind", tooltip="Show one kind of event, or all"),
+        Binding("a", "next_kind", "Filter", show=False, id="timeline.kind", tooltip="Show one kind of event, or all"),
     ]
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Final
 
 from kvmscope.ui.render.event_text import EventKind, kind_of
-from kvmscope.vmm.events import Event
+from kvmscope.vmm.events import Event, MmioEvent, PortEvent
 from kvmscope.vmm.snapshot import Snapshot
 
 __all__ = ["EventIndex", "cell_of"]
@@ -32,6 +32,8 @@ class EventIndex:
         self.events: list[Event] = []
         self.ticks: list[int] = []
         self._by_kind: dict[EventKind, list[int]] = {}
+        self._accessed: dict[str, int] = {}
+        """Device -> position of its first access; -1: among the events that are kept no more."""
         self._first = 0
         self._now: Snapshot | None = None
         self.here = 0
@@ -79,11 +81,15 @@ class EventIndex:
 
     def _forget_first(self, dropped: int) -> None:
         """Begin anew: the budget of events has run over, and positions have moved."""
+        # Fewer than before are dropped in another history only.
+        self._accessed = dict.fromkeys(self._accessed, -1) if dropped > self._first else {}
         self._first = dropped
         self._clear()
 
     def _append(self, event: Event) -> None:
         self._by_kind.setdefault(kind_of(event), []).append(len(self.events))
+        if isinstance(event, (PortEvent, MmioEvent)) and event.device:
+            self._accessed.setdefault(event.device, len(self.events))
         self.events.append(event)
         self.ticks.append(event.tick)
 
@@ -92,8 +98,13 @@ class EventIndex:
             return
         del self.events[length:]
         del self.ticks[length:]
+        self._accessed = {device: first for device, first in self._accessed.items() if first < length}
         for positions in self._by_kind.values():
             del positions[bisect_left(positions, length) :]
+
+    def first_access(self, device: str) -> int:
+        """Position of the first access to a device's ports or memory, or the number of events when there was none."""
+        return self._accessed.get(device, len(self.events))
 
     def kinds(self) -> dict[EventKind, int]:
         """How many events of each kind there are."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from kvmscope.asm.image import Image, LineEntry, Section
 from kvmscope.ui.view import Focus, View
 from kvmscope.vmm.config import MachineConfig
-from kvmscope.vmm.engine import Stop, StopReason
+from kvmscope.vmm.engine import Activity, Stop, StopReason
 from kvmscope.vmm.events import (
     ControlRegisterEvent,
     Event,
@@ -18,7 +18,7 @@ from kvmscope.vmm.events import (
     MsrEvent,
     PortEvent,
 )
-from kvmscope.vmm.snapshot import Delta, DeviceField, DeviceView, MemoryChange, Snapshot, diff_states
+from kvmscope.vmm.snapshot import Delta, DeviceField, DeviceView, MemoryChange, Snapshot, VcpuView, diff_states
 from kvmscope.x86.state import CpuState, DescriptorTable, SegmentRegister
 
 CODE = 0x401000
@@ -221,6 +221,9 @@ class Guest:
     stop: Stop = field(default_factory=lambda: Stop(StopReason.STEP))
     tick: int = 9
     last_tick: int = 9
+    vcpu: int = 0
+    vcpus: tuple[VcpuView, ...] = ()
+    time: int = 9
     devices: tuple[DeviceView, ...] = (
         DeviceView("uart", "0x3f8-0x3ff", (DeviceField("IER", "0x00", "no interrupts"), DeviceField("LCR", "0x03"))),
     )
@@ -229,10 +232,17 @@ class Guest:
         old = diff_states(self.before, self.cpu) if self.before is not None else {}
         snapshot = Snapshot(
             self.tick, self.cpu, self.memory, self.stop, self.events, self.serial, self.debugcon, self.devices,
-            last_tick=self.last_tick,
+            last_tick=self.last_tick, vcpu=self.vcpu, vcpus=self.vcpus, time=self.time,
         )  # fmt: skip
         delta = Delta(registers=old, memory=self.changes, serial=self.new_serial, ticks=1)
         return View(snapshot, delta, self.image, MachineConfig(), self.breakpoints, self.focus, self.explanation)
+
+
+def vcpus(count: int, **activities: Activity) -> tuple[VcpuView, ...]:
+    """``count`` of them, the first with the turn; ``v1=Activity.HALTED``."""
+    return tuple(
+        VcpuView(i, long_state(), activities.get(f"v{i}", Activity.ACTIVE), next=i == 0) for i in range(count)
+    )
 
 
 def stepped() -> Guest:

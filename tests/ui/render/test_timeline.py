@@ -6,7 +6,6 @@ import pytest
 
 from kvmscope.asm.image import Image
 from kvmscope.ui.line_panel import Key, Kind, plain
-from kvmscope.ui.render.devices import device_rows
 from kvmscope.ui.render.event_index import EventIndex
 from kvmscope.ui.render.event_text import EventKind, describe
 from kvmscope.ui.render.reader import Symbols
@@ -21,8 +20,7 @@ from kvmscope.vmm.events import (
     MsrEvent,
     PortEvent,
 )
-from kvmscope.vmm.snapshot import DeviceField, DeviceView
-from tests.ui.render.fake import Guest, events, image, long_state, page_fault
+from tests.ui.render.fake import CODE, Guest, events, image, long_state, page_fault, vcpus
 
 STATE = long_state()
 
@@ -82,6 +80,17 @@ def test_one_row_an_event():
             ExceptionEvent(1, 0, 0, 1, ExceptionSource.FAULT, None, None, 0x4000, STATE, handler=0x99),
             "#DB",
             "DR6 4000 → 99",
+        ),
+        (
+            ExceptionEvent(1, 0, 0, 0x20, ExceptionSource.EXTERNAL, None, None, None, STATE, handler=0x401000),
+            "IRQ 0x20",
+            "→ 401000 <start>",
+        ),
+        (ExceptionEvent(1, 0, 0, 2, ExceptionSource.EXTERNAL, None, None, None, STATE, handler=0x99), "NMI", "→ 99"),
+        (
+            ExceptionEvent(1, 0, 0, 14, ExceptionSource.EXTERNAL, None, None, None, STATE, handler=0x99),
+            "IRQ 0xe",
+            "→ 99",
         ),
         (PortEvent(1, 0, 0, 0x71, 2, 0x1234, False, ""), "in16", "port 71 = 1234  unclaimed"),
         (MmioEvent(1, 0, 0, 0xFEE00020, 4, 1, True, "lapic"), "out32", "mmio fee00020 ← 00000001  lapic"),
@@ -192,21 +201,24 @@ def test_the_present_is_on_screen():
     assert first < 500 < first + 10
 
 
-def test_devices_and_their_accesses():
-    a_guest = guest(events(STATE))
-    before = (DeviceView("uart", "", (DeviceField("IER", "0x01"),)),)
-    rows = device_rows(a_guest.view(), indexed(a_guest), 60, frozenset(), before)
-    assert [line.rstrip() for line in plain(rows)] == [
-        "▸− uart 0x3f8-0x3ff " + "─" * 39,
-        "▸IER 0x00  no interrupts",
-        " LCR 0x03",
-        " − accesses (3) " + "─" * 43,
-        "     9 40100e <done>     in8      port 61 = ff  unclaimed",
-        "     9 40100e <done>     out32    port f4 ← 0000002a  debug…",
-        "     4 401000 <start>    out8     port 3f8 ← 48 'H'  uart",
+def test_interrupts_are_a_kind_of_their_own():
+    irq = ExceptionEvent(7, CODE, 0, 0x20, ExceptionSource.EXTERNAL, None, None, None, STATE, handler=0x99)
+    index = indexed(guest([*events(STATE)[:5], irq]))
+    assert index.kinds()[EventKind.INTERRUPT] == 1
+    assert list(index.positions(frozenset({EventKind.INTERRUPT}))) == [5]
+
+
+def test_of_several_vcpus_each_event_has_its_own():
+    found = [replace(port(3), vcpu=1), port(4), replace(port(5), vcpu=10)]
+    a_guest = guest(found)
+    a_guest.vcpus = vcpus(12)
+    assert text(a_guest, 62) == [
+        "     3 v1  401000 <start>    out8     port 3f8 ← 41 'A'  uart",
+        "     4 v0  401000 <start>    out8     port 3f8 ← 41 'A'  uart",
+        "     5 v10 401000 <start>    out8     port 3f8 ← 41 'A'  uart",
     ]
-    rows = device_rows(a_guest.view(), indexed(a_guest), 60, frozenset({"uart", "log"}))
-    assert [line[:6] for line in plain(rows)] == [" + uar", " + acc"]
+    rows = event_rows(a_guest.view(), indexed(a_guest), range(3), 60, 20, 0)
+    assert len({row.spans[3].style for row in rows}) == 3
 
 
 @pytest.mark.parametrize("last", [1, 3, 7, 158, 159, 5000])

@@ -54,7 +54,7 @@ def every_row_of(view, width, height=24):
         "tree": paging_tree.tree_rows(reader, width, opened),
         "descriptors": tables.descriptor_rows(view, width, frozenset()),
         "serial": serial.serial_rows(view, width, height),
-        "devices": devices.device_rows(view, index, width, frozenset()),
+        "devices": devices.device_rows(view, index, width, devices.DeviceLook()),
         "bar": timeline.bar_rows(view, index, width),
         "timeline": timeline.event_rows(view, index, positions, width, height, 0),
         "explanation": explanation.explanation_rows(view, width),
