@@ -60,14 +60,18 @@ def _run(options: Namespace) -> Result:
 
     check_engine(options.engine)
     machine = overrides(options)
-    return run(
+    output = None if options.json else _Output()
+    result = run(
         _load(path, options),
         engine=options.engine,
         overrides=machine,
-        on_output=None if options.json else _write,
+        on_output=output,
         cross_check=options.cross_check,
         explain=options.verbose,
     )
+    if output is not None:
+        output.end_line()
+    return result
 
 
 def _load(path: Path, options: Namespace) -> Reproducer:
@@ -103,10 +107,22 @@ def harmless(output: bytes) -> bytes:
     return _CONTROLS.sub(lambda found: b"".join(b"\\x%02x" % byte for byte in found[0]), output)
 
 
-def _write(output: bytes) -> None:
-    # A hostile guest must not drive the user's terminal; a file or a pipe gets every byte as it is.
-    sys.stdout.buffer.write(harmless(output) if sys.stdout.isatty() else output)
-    sys.stdout.buffer.flush()
+class _Output:
+    """Serial output to stdout as it comes."""
+
+    def __init__(self) -> None:
+        self._last = b""
+
+    def __call__(self, output: bytes) -> None:
+        # A hostile guest must not drive the user's terminal; a file or a pipe gets every byte as it is.
+        sys.stdout.buffer.write(harmless(output) if sys.stdout.isatty() else output)
+        sys.stdout.buffer.flush()
+        self._last = output[-1:] or self._last
+
+    def end_line(self) -> None:
+        """On a terminal, what follows on stderr begins on a line of its own."""
+        if self._last not in (b"", b"\n") and sys.stdout.isatty():
+            print(flush=True)
 
 
 def _tell(result: Result, filename: str, *, verbose: bool) -> None:
