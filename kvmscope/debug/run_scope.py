@@ -42,6 +42,7 @@ _TSC: Final = 0x10
 _FS_BASE: Final = 0xC0000100
 _GS_BASE: Final = 0xC0000101
 _MSR_PREFIXES: Final = ("IA32_", "MSR_")
+_NMI: Final = 2
 _BREAKPOINT_VECTORS: Final = (1, 3, 4)
 """INT1, INT3 and INTO raise exceptions although software asks for them."""
 
@@ -70,6 +71,11 @@ def is_exception(event: ExceptionEvent) -> bool:
     if event.source is ExceptionSource.FAULT:
         return True
     return event.source is ExceptionSource.SOFTWARE and event.vector in _BREAKPOINT_VECTORS
+
+
+def _is_nmi(event: ExceptionEvent) -> bool:
+    """The one interrupt from outside that has a name."""
+    return event.source is ExceptionSource.EXTERNAL and event.vector == _NMI
 
 
 class RunScope:
@@ -154,7 +160,7 @@ class RunScope:
                 raise ExpressionError(
                     f"no exception is called {what!r}", hint=f"did you mean {close!r}?" if close else ""
                 )
-            return sum(event.vector == vector and is_exception(event) for event in events)
+            return sum(event.vector == vector and (is_exception(event) or _is_nmi(event)) for event in events)
         return sum(event.vector == what for event in events)
 
     def _msr(self, what: Value) -> int:

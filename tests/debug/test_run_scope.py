@@ -196,3 +196,11 @@ def test_every_fact_has_a_value_and_is_known() -> None:
         assert is_known(name, ())
     assert is_known("label", {"label"})
     assert not is_known("label", ())
+
+
+def test_an_nmi_counts_by_name_and_other_interrupts_do_not() -> None:
+    over = scope(raised(2, ExceptionSource.EXTERNAL), raised(14, ExceptionSource.EXTERNAL))
+    assert value("count('NMI')", over) == 1
+    assert value("count('#PF')", over) == 0
+    assert value("count(14)", over) == 1
+    assert value("exception", over) == ""
