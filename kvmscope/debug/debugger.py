@@ -16,6 +16,7 @@ from kvmscope.debug.breakpoints import Breakpoint, Breakpoints
 from kvmscope.debug.explain.model import Guest
 from kvmscope.debug.explain.operands import Decoded, decode
 from kvmscope.debug.run_scope import RunScope
+from kvmscope.debug.turns import last_turn
 from kvmscope.errors import ExpressionError
 from kvmscope.expr import evaluate, truth
 from kvmscope.vmm.engine import Stop, StopReason
@@ -46,6 +47,8 @@ class DebuggedMachine(Protocol):
     @property
     def debug_exit(self) -> int | None: ...
     @property
+    def stop(self) -> Stop: ...
+    @property
     def cpu(self) -> CpuState: ...
     @property
     def events(self) -> Sequence[Event]: ...
@@ -54,6 +57,13 @@ class DebuggedMachine(Protocol):
     def goto(self, tick: int) -> Stop: ...
     def snapshot(self) -> Snapshot: ...
     def set_breakpoints(self, linear: Iterable[int]) -> None: ...
+    @property
+    def vcpu(self) -> int: ...
+    @property
+    def vcpus(self) -> int: ...
+    @property
+    def turn(self) -> int: ...
+    def select(self, vcpu: int) -> object: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +104,10 @@ class Debugger:
         cpu = guest.cpu
         target = self._linear_after(cpu, len(found.data))
         if found.rep:
-            return self._run_to({target}, lambda now: True, cancel)
+            return self._run_to({target}, lambda now: True, cancel, own=True)
         depth = stack_pointer(cpu)
         # A recursive call reaches the same address deeper down the stack: that is not yet our return.
-        return self._run_to({target}, lambda now: stack_pointer(now) >= depth or now.cpl != cpu.cpl, cancel)
+        return self._run_to({target}, lambda now: stack_pointer(now) >= depth or now.cpl != cpu.cpl, cancel, own=True)
 
     def out(self, *, cancel: threading.Event | None = None) -> Stop:
         """Run until the present function or handler returns: the return that finds RSP at or above where it is now.
@@ -139,29 +149,50 @@ class Debugger:
     # Backwards
 
     def back(self, count: int = 1) -> Stop:
-        """To the state before the last ``count`` instructions."""
-        return self.machine.goto(max(0, self.machine.tick - count))
+        """To the state before the last ``count`` instructions; of several vCPUs, those of the selected one."""
+        if self.machine.vcpus == 1:
+            return self.machine.goto(max(0, self.machine.tick - count))
+        stop = self.machine.stop
+        for _ in range(count):
+            if not self.machine.tick:
+                break
+            stop = self._back_one()
+        return stop
+
+    def _back_one(self) -> Stop:
+        machine = self.machine
+        here = machine.tick
+        stop = machine.goto(here - 1)
+        if machine.turn == machine.vcpu:
+            return stop
+        try:
+            found = last_turn(machine, here - 1)
+        finally:
+            machine.set_breakpoints(self.breakpoints.addresses())
+        # A vCPU that has executed nothing sees what the others did undone.
+        return machine.goto(here - 1 if found is None else found)
 
     def back_over(self, *, cancel: threading.Event | None = None) -> Stop:
         """To the state before the last instruction, taking a call that has just returned, and a REP, as one."""
         here = self.machine.tick
         if here == 0:
             return self.machine.goto(0)
-        stop = self.machine.goto(here - 1)
+        stop = self.back()
+        before = self.machine.tick
         guest = self._guest()
         found = decode(guest)
         if found is None:
             return stop
         if found.rep:
-            return self._rep_start(here - 1, guest.cpu)
+            return self._rep_start(before, guest.cpu)
         if found.mnemonic in _RETURNS:
-            frame = self._search_frame(here, here - 1, cancel)
+            frame = self._search_frame(here, before, cancel)
             if frame is not None:
                 return self.machine.goto(frame)
             if cancel is not None and cancel.is_set():
                 self.machine.goto(here)
                 return self.paused()
-        return self.machine.goto(here - 1)
+        return self.machine.goto(before)
 
     def back_out(self, *, cancel: threading.Event | None = None) -> Stop:
         """To the call (or the interrupted instruction) that led into the present function; else to the start."""
@@ -182,8 +213,19 @@ class Debugger:
 
     # Running forward to something
 
-    def _run_to(self, extra: set[int], arrived: Callable[[CpuState], bool], cancel: threading.Event | None) -> Stop:
-        """Run with the user's breakpoints and ``extra`` ones, which count when ``arrived`` says so."""
+    def _run_to(
+        self,
+        extra: set[int],
+        arrived: Callable[[CpuState], bool],
+        cancel: threading.Event | None,
+        *,
+        own: bool = False,
+    ) -> Stop:
+        """Run with the user's breakpoints and ``extra`` ones, which count when ``arrived`` says so.
+
+        With ``own`` they count for the vCPU that is selected now and for no other.
+        """
+        vcpu = self.machine.vcpu
         self.machine.set_breakpoints(self.breakpoints.addresses() | extra)
         try:
             while True:
@@ -191,11 +233,12 @@ class Debugger:
                 if stop.reason is not StopReason.BREAKPOINT:
                     return stop
                 cpu = self._cpu()
-                if cpu.pc in extra and arrived(cpu):
+                if cpu.pc in extra and (not own or self.machine.vcpu == vcpu) and arrived(cpu):
                     return replace(stop, reason=StopReason.STEP, breakpoint=None)
                 hit = self.hit_here(stop)
                 if hit is not None:
                     return hit
+                self.machine.select(vcpu)
                 if cancel is not None and cancel.is_set():
                     return self.paused()
         finally:
@@ -240,6 +283,7 @@ class Debugger:
                 return self.paused()
             if last is not None:
                 stop = self.machine.goto(last)
+                self.machine.select(self.machine.turn)
                 address = self._cpu().pc
                 hits = [b for b in self.breakpoints.at(address) if self._condition_holds(b)]
                 for found in hits:
@@ -257,6 +301,7 @@ class Debugger:
         """The last tick in [start, end) with a wanted address at RIP and its condition met."""
         last: int | None = None
         machine = self.machine
+        vcpu = machine.vcpu
         machine.goto(start)
         machine.set_breakpoints(wanted)
         try:
@@ -270,9 +315,11 @@ class Debugger:
                     last = machine.tick
         finally:
             machine.set_breakpoints(self.breakpoints.addresses())
+            machine.select(vcpu)
         return last
 
     def _counts_here(self, wanted: set[int], extra: set[int]) -> bool:
+        self.machine.select(self.machine.turn)
         address = self._cpu().pc
         if address not in wanted:
             return False
@@ -328,7 +375,8 @@ class Debugger:
             guest = self._guest()
             found = decode(guest)
             stop, delivered = self.traced_step()
-            if stop.reason.final:
+            # Of several vCPUs the next step of this one may lie behind the end.
+            if stop.reason.final or self.machine.tick > end:
                 break
             self._track(frames, tick, found, guest.cpu, delivered)
         return frames
@@ -367,7 +415,8 @@ class Debugger:
             # An event's tick counts the start of its own instruction.
             if event.tick <= tick:
                 break
-            delivered = delivered or (isinstance(event, ExceptionEvent) and event.delivered)
+            ours = event.vcpu == self.machine.vcpu
+            delivered = delivered or (ours and isinstance(event, ExceptionEvent) and event.delivered)
         return stop, delivered
 
     def _linear_after(self, cpu: CpuState, size: int) -> int:

@@ -65,6 +65,22 @@ class ReportingMachine:
     def debug_exit(self) -> int | None:
         return self._machine.debug_exit
 
+    @property
+    def stop(self) -> Stop:
+        return self._machine.stop
+
+    @property
+    def vcpu(self) -> int:
+        return self._machine.vcpu
+
+    @property
+    def vcpus(self) -> int:
+        return self._machine.vcpus
+
+    @property
+    def turn(self) -> int:
+        return self._machine.turn
+
     def step(self) -> Stop:
         return self._machine.step()
 

@@ -17,7 +17,7 @@ from kvmscope.x86.state import CpuState
 if TYPE_CHECKING:
     from kvmscope.vmm.devices.interrupts import Message, Signals
 
-__all__ = ["EXIT_TIME", "QUANTUM", "Activity", "Capability", "Engine", "EngineHost", "Stop", "StopReason"]
+__all__ = ["EXIT_TIME", "QUANTUM", "RDTSC_TIME", "Activity", "Capability", "Engine", "EngineHost", "Stop", "StopReason"]
 
 QUANTUM: Final = 2_000
 """Ticks of a vCPU's turn by default, where a machine has several."""
@@ -27,6 +27,10 @@ EXIT_TIME: Final = 10_000
 """Nanoseconds of guest time that an instruction takes, beyond its tick, where a hypervisor would have to act: port
 and device access, CPUID, writes of CR0, CR4, CR8 and of local APIC registers, VMCALL.  The order of magnitude is that
 of an exit to user space; without it a guest that waits for time to pass would take the host a thousand times as long."""
+
+
+RDTSC_TIME: Final = 50
+"""Nanoseconds that RDTSC takes beyond its tick: loops that wait by it are short loops."""
 
 
 class StopReason(StrEnum):
@@ -230,6 +234,11 @@ class Engine(Protocol):
 
     def due_at(self, tick: int) -> None:
         """The next deadline has come nearer, to this tick: be back by then; from a callback."""
+        ...
+
+    @property
+    def frozen(self) -> frozenset[int]:
+        """The vCPUs that get no turn; a part of what `capture` keeps."""
         ...
 
     def freeze(self, vcpus: frozenset[int]) -> None:

@@ -88,7 +88,6 @@ class Machine:
         )
         self._board.attach(self._engine)
         self._vcpu = 0
-        self._frozen: frozenset[int] = frozenset()
         for vcpu in range(1, config.smp):
             self._engine.set_state(reset_state(resolve(config.cpu).version), vcpu)
             self._engine.set_activity(vcpu, Activity.WAIT_FOR_SIPI)
@@ -137,9 +136,19 @@ class Machine:
         self._state = None
 
     @property
+    def vcpus(self) -> int:
+        """How many there are."""
+        return self.config.smp
+
+    @property
+    def turn(self) -> int:
+        """The vCPU whose the next instruction is."""
+        return self._engine.vcpu
+
+    @property
     def frozen(self) -> frozenset[int]:
         """The vCPUs that get no turn."""
-        return self._frozen
+        return self._engine.frozen
 
     def _check_vcpu(self, vcpu: int) -> None:
         if not 0 <= vcpu < self.config.smp:
@@ -154,10 +163,9 @@ class Machine:
     def _views(self) -> tuple[VcpuView, ...]:
         if self.config.smp == 1:
             return ()
-        engine = self._engine
+        engine, frozen = self._engine, self._engine.frozen
         return tuple(
-            VcpuView(i, cpu, engine.activity(i), i in self._frozen, i == engine.vcpu)
-            for i, cpu in enumerate(self._cpus())
+            VcpuView(i, cpu, engine.activity(i), i in frozen, i == engine.vcpu) for i, cpu in enumerate(self._cpus())
         )
 
     @property
@@ -454,11 +462,7 @@ class Machine:
         if len(frozen) == self.config.smp:
             raise UsageError("All vCPUs would be frozen", hint="leave one")
 
-        def change() -> None:
-            self._engine.freeze(frozen)
-
-        self._edit(change)
-        self._frozen = frozen
+        self._edit(lambda: self._engine.freeze(frozen))
 
     def _edit(self, change: Callable[[], None]) -> None:
         tick = self.tick

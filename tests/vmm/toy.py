@@ -39,6 +39,7 @@ class ToyEngine:
 
     vcpu = 0
     vcpus = 1
+    frozen: frozenset[int] = frozenset()
 
     def activity(self, vcpu: int) -> Activity:
         return Activity.ACTIVE

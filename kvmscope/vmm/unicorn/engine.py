@@ -227,6 +227,11 @@ class UnicornEngine:
         self._timers()
         return self.cpu.vcpu if self._vcpus.schedule() else None
 
+    @property
+    def frozen(self) -> frozenset[int]:
+        """Those that get no turn."""
+        return frozenset(vcpu for vcpu in range(self.vcpus) if self._vcpus.frozen >> vcpu & 1)
+
     def freeze(self, vcpus: frozenset[int]) -> None:
         """These vCPUs get no turn until further notice."""
         self._vcpus.frozen = sum(1 << vcpu for vcpu in vcpus)
@@ -287,7 +292,7 @@ class UnicornEngine:
         self._timers()
         if self._vcpus.schedule():
             take_signals(self.cpu)
-        elif self._host.next_deadline() is None:
+        elif self._host.next_deadline() is None or not self._vcpus.wakeable():
             self.cpu.pending = Stop(StopReason.HLT, self.cpu.base, self._waiting())
 
     def _timers(self) -> int | None:
@@ -301,6 +306,8 @@ class UnicornEngine:
 
     def _idle(self) -> bool:
         """Everybody waits: let time pass until somebody is woken; False when that will not be."""
+        if not self._vcpus.wakeable():
+            return False
         for _ in range(_IDLE_LIMIT):
             if not self._host.skip_idle():
                 return False
