@@ -69,8 +69,13 @@ class KvmscopeApp(App[int]):
             # A closed terminal or a polite kill: what was typed is kept.
             with suppress(NotImplementedError, RuntimeError, ValueError):
                 loop.add_signal_handler(number, self._end_by_signal, number)
-        if self._tree is not None:
-            self._browse(self._tree)
+
+    def on_resize(self) -> None:
+        """The terminal's size is known, or another one."""
+        tree, self._tree = self._tree, None
+        if tree is not None:
+            # A screen that is pushed earlier keeps the size that was guessed.
+            self.call_after_refresh(self._browse, tree)
 
     def _browse(self, tree: Tree) -> None:
         """Put the suite browser over the workbench; it stays when one leaves it."""
@@ -87,7 +92,8 @@ class KvmscopeApp(App[int]):
     def keep_text(self) -> bool:
         """Write unsaved text to its recovery file; True when there was some."""
         text = self.main.editor.text
-        if text == self.main.document.saved or text == self.main.document.text:
+        document = self.main.document
+        if document.program is not None or text in (document.saved, document.text):
             return False
         with suppress(KvmscopeError):
             self.main.recovery.save(text)
@@ -95,6 +101,9 @@ class KvmscopeApp(App[int]):
 
     async def action_quit(self) -> None:
         """Textual binds ctrl+q itself, before any screen: leave the way we do, asking about changes."""
+        if self.suite is not None and self.screen is self.suite:
+            # The workbench below asks about text that is not saved.
+            self.pop_screen()
         if self.screen is self.main:
             self.main.action_leave()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ import pytest
 from kvmscope.cli import tui
 from kvmscope.errors import SuiteError
 from kvmscope.reproducer.kut import Word
+from kvmscope.suite.selection import Selection, select
 from kvmscope.suite.tree import open_tree
 from kvmscope.ui.app import KvmscopeApp
 from kvmscope.ui.document import Document
-from kvmscope.ui.suite.model import Filter, State
+from kvmscope.ui.suite.model import Filter, State, SuiteModel
 from kvmscope.ui.suite.screen import SuiteScreen
 from tests.suite.guests import build_tree
 from tests.ui.support import Bench
@@ -46,7 +48,7 @@ def drive(
         app = KvmscopeApp(Document.blank("; nothing\n"), tree=open_tree(tree_path))
         async with app.run_test(size=size) as pilot:
             bench = SuiteBench(app, pilot)
-            await bench.until(lambda: app.screen is bench.suite, "the browser")
+            await bench.until(lambda: app.suite is not None and app.screen is app.suite, "the browser")
             await bench.until(lambda: bool(bench.main.panels), "panels loaded")
             await scenario(bench)
 
@@ -170,6 +172,32 @@ def test_an_entry_that_is_not_run_says_why(tree_path: Path) -> None:
         assert "not run: i386 only" in bench.suite.status.plain
         await bench.press("escape")
         assert bench.app.screen is bench.main
+
+    drive(tree_path, scenario)
+
+
+def test_manual_runs_are_asked_for_by_name(tree_path: Path) -> None:
+    tree = open_tree(tree_path)
+    chosen = [
+        replace(row, entry=replace(row.entry, groups=("nodefault",)))
+        for row in select(tree, Selection(("good",)), max_smp=1)
+    ]
+    model = SuiteModel(tree, chosen)
+    assert model.to_run([0], manual=False) == []
+    assert model.to_run([0]) == [model.entries[0].job]
+
+
+def test_leaving_kvmscope(tree_path: Path) -> None:
+    async def scenario(bench: SuiteBench) -> None:
+        bench.main.editor.load_text("; changed\n")
+        await bench.pilot.press("ctrl+q")
+        await bench.until(lambda: "unsaved changes" in bench.screen_text(), "the question")
+        await bench.pilot.press("escape")
+        await bench.until(lambda: bench.app.screen is bench.main, "back")
+        bench.main.editor.load_text("; nothing\n")
+        await bench.press("T")
+        await bench.pilot.press("ctrl+q")
+        await bench.until(lambda: bench.app.return_code == 0, "the end")
 
     drive(tree_path, scenario)
 

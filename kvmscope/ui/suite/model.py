@@ -52,6 +52,11 @@ class Entry:
         return self.selected.entry.name
 
     @property
+    def manual(self) -> bool:
+        """It is run only when somebody asks for it by name."""
+        return "nodefault" in self.selected.entry.groups
+
+    @property
     def word(self) -> Word | None:
         """The verdict; None while there is none."""
         if self.outcome is not None and self.state is State.DONE:
@@ -104,11 +109,16 @@ class SuiteModel:
                 return word is None
         return True
 
-    def to_run(self, numbers: Sequence[int]) -> list[Job]:
-        """The jobs of those entries that can be run and are not about to be; they wait from now on."""
+    def to_run(self, numbers: Sequence[int], *, manual: bool = True) -> list[Job]:
+        """The jobs of those entries that can be run and are not about to be; they wait from now on.
+
+        Without ``manual``, those that are marked as manual runs are left out.
+        """
         jobs = []
         for number in numbers:
             entry = self.entries[number]
+            if entry.manual and not manual:
+                continue
             if not entry.selected.skip and entry.state in (State.IDLE, State.DONE):
                 entry.state = State.WAITING
                 jobs.append(entry.job)

@@ -38,6 +38,9 @@ _KEYS = (
 )
 
 
+_BREAKPOINTS = [(0, "-narrow"), (100, "-roomy")]
+
+
 @dataclass
 class SuiteNews(Message):
     """What happened in the worker processes; empty: nothing runs any more."""
@@ -60,7 +63,7 @@ class SuiteScreen(Screen[None]):
     SuiteScreen.-narrow LinePanel { width: 100%; margin-left: 0; }
     """
     AUTO_FOCUS = "#entries"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-roomy")]
+    HORIZONTAL_BREAKPOINTS = _BREAKPOINTS
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("r", "run_one", "Run", show=False, id="suite.run", tooltip="Run the entry under the cursor"),
         Binding("a", "run_listed", "Run all", show=False, id="suite.all", tooltip="Run all entries that are listed"),
@@ -74,7 +77,6 @@ class SuiteScreen(Screen[None]):
         ),
         Binding("tab", "other_half", "Other half", show=False, id="suite.half", tooltip="To the other half"),
         Binding("escape", "leave", "Back", show=False, id="suite.leave", tooltip="To the machine"),
-        Binding("ctrl+q", "quit", "Quit", show=False, id="suite.quit", tooltip="Leave kvmscope"),
         Binding("question_mark,f1", "help", "Help", show=False, id="suite.help", tooltip="Keys and panels"),
     ]
 
@@ -109,11 +111,19 @@ class SuiteScreen(Screen[None]):
 
     @property
     def chosen(self) -> Entry | None:
-        """The entry that the right half is about."""
-        return self.model.entries[self._number] if self._number is not None else None
+        """The entry under the cursor."""
+        number = self.number
+        return self.model.entries[number] if number is not None else None
 
-    def on_entry_chosen(self, message: EntryChosen) -> None:
-        self._number = message.number
+    @property
+    def number(self) -> int | None:
+        """Its number; asked of the panel itself, whose news may be under way while keys are typed."""
+        key = self.entries.current_key
+        if key is not None and isinstance(key.value, int):
+            self._number = key.value
+        return self._number
+
+    def on_entry_chosen(self, _message: EntryChosen) -> None:
         self.checks.look_at(self.chosen)
         self.refresh_bars()
 
@@ -163,8 +173,8 @@ class SuiteScreen(Screen[None]):
                 self.model.done(event.job, event.outcome)
         self.show_all()
 
-    def _run(self, numbers: Sequence[int]) -> None:
-        jobs = self.model.to_run(numbers)
+    def _run(self, numbers: Sequence[int], *, manual: bool = True) -> None:
+        jobs = self.model.to_run(numbers, manual=manual)
         self.work.submit(jobs)
         if jobs:
             self.say("")
@@ -174,12 +184,12 @@ class SuiteScreen(Screen[None]):
 
     def action_run_one(self) -> None:
         """The entry under the cursor."""
-        if self._number is not None:
-            self._run([self._number])
+        if self.number is not None:
+            self._run([self.number])
 
     def action_run_listed(self) -> None:
-        """All entries that are listed."""
-        self._run(self.model.shown)
+        """All entries that are listed; those for manual runs only where a name was looked for."""
+        self._run(self.model.shown, manual=bool(self.model.needle))
 
     def action_stop(self) -> None:
         """End what runs."""
@@ -214,10 +224,11 @@ class SuiteScreen(Screen[None]):
 
     def _listed_anew(self) -> None:
         self.entries.top = 0
+        self.entries.redraw()
         shown = self.model.shown
-        if self._number not in shown:
+        if self.number not in shown:
             self._number = shown[0] if shown else None
-            self.checks.look_at(self.chosen)
+        self.checks.look_at(self.chosen)
         self.show_all()
 
     def action_other_half(self) -> None:
@@ -247,10 +258,6 @@ class SuiteScreen(Screen[None]):
     def action_leave(self) -> None:
         """To the machine; the browser stays as it is."""
         self.app.pop_screen()
-
-    def action_quit(self) -> None:
-        """Leave kvmscope."""
-        self.app.exit(0)
 
     def action_help(self) -> None:
         """Keys of this screen."""
