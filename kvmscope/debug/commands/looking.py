@@ -12,6 +12,7 @@ from kvmscope.debug.commands.vcpus import info_vcpus
 from kvmscope.debug.examine import examine, format_value, parse_format, telescope
 from kvmscope.debug.explain import explain
 from kvmscope.debug.explain.delivery import gate_entry
+from kvmscope.debug.explain.names import event_title
 from kvmscope.debug.explain.pagefault import walk_for, walk_lines
 from kvmscope.debug.explain.selectors import describe, entry_of
 from kvmscope.errors import UsageError
@@ -263,13 +264,13 @@ def _info_display(argument: str, context: CommandContext) -> list[str]:
 
 
 def _info_events(argument: str, context: CommandContext) -> list[str]:
-    events = context.machine.snapshot().events
+    snapshot = context.machine.snapshot()
+    events = snapshot.events
     out = []
     for event in list(events)[-32:]:
-        name = (
-            mnemonic(event.vector) if isinstance(event, ExceptionEvent) else type(event).__name__.removesuffix("Event")
-        )
-        out.append(f"tick {event.tick}  {event.rip:#x}  {name}")
+        name = event_title(event) if isinstance(event, ExceptionEvent) else type(event).__name__.removesuffix("Event")
+        which = f"vCPU {event.vcpu}  " if snapshot.vcpus else ""
+        out.append(f"tick {event.tick}  {which}{event.rip:#x}  {name}")
     return out or ["No events."]
 
 

@@ -9,6 +9,8 @@ from kvmscope.debug.explain.names import event_title
 from kvmscope.ui.line_panel import Span
 from kvmscope.ui.render.reader import Symbols
 from kvmscope.ui.render.text import printable
+from kvmscope.vmm.devices.lapic.msr import X2APIC
+from kvmscope.vmm.devices.lapic.registers import REGISTERS
 from kvmscope.vmm.events import (
     ControlRegisterEvent,
     Event,
@@ -47,6 +49,7 @@ class EventWords(NamedTuple):
     spans: tuple[Span, ...]
 
 
+_IOAPIC: Final = {0x00: "IOREGSEL", 0x10: "IOWIN"}
 _KINDS: Final[dict[type[Event], EventKind]] = {
     PortEvent: EventKind.IO,
     MmioEvent: EventKind.IO,
@@ -70,14 +73,15 @@ def describe(event: Event, symbols: Symbols) -> EventWords:
     if isinstance(event, PortEvent):
         return _access(event.write, f"port {event.port:x}", event.size, event.value, event.device, "unclaimed")
     if isinstance(event, MmioEvent):
-        return _access(event.write, f"mmio {event.address:x}", event.size, event.value, event.device, "unclaimed")
+        device = f"{event.device} {_apic_register(event)}".rstrip()
+        return _access(event.write, f"mmio {event.address:x}", event.size, event.value, device, "unclaimed")
     if isinstance(event, MsrEvent):
         verb = "wrmsr" if event.write else "rdmsr"
         sign = " ← " if event.write else " = "
         return EventWords(
             verb,
             "mnemonic",
-            (Span(msr_name(event.index), "reg"), Span(sign, "operator"), Span(f"{event.value:x}", "num")),
+            (Span(_msr(event.index), "reg"), Span(sign, "operator"), Span(f"{event.value:x}", "num")),
         )
     if isinstance(event, ControlRegisterEvent):
         return _control(event)
@@ -123,6 +127,20 @@ def _page_fault(code: int, cr2: int | None, symbols: Symbols) -> list[Span]:
         spans += (Span(f"{cr2:x}", "num"), Span(f" {where}" if where else "", "symbol"))
     # Who, then why.
     return [*spans, Span("".join(f", {word}" for word in reversed(words)), "dim")]
+
+
+def _apic_register(event: MmioEvent) -> str:
+    """Which register of an interrupt controller was accessed; empty for other devices."""
+    if event.device == "ioapic":
+        return _IOAPIC.get(event.address & 0xFF, "")
+    found = REGISTERS.get(event.address & 0xFFF) if event.device.startswith("lapic") else None
+    return found.name if found is not None else ""
+
+
+def _msr(index: int) -> str:
+    """``IA32_EFER``, or ``x2APIC ICR`` for a local APIC's register."""
+    found = REGISTERS.get(index - X2APIC.start << 4) if index in X2APIC else None
+    return msr_name(index) if found is None else f"x2APIC {found.name}"
 
 
 def _access(write: bool, where: str, size: int, value: int, device: str, nobody: str) -> EventWords:
