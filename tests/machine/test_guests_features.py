@@ -46,6 +46,7 @@ def pks(rights: int, code: str, setup: str = "") -> str:
     return f"{setup}{wrmsr(0x6E1, rights)}; {code}; hlt".replace("bad: wrmsr", "wrmsr")
 
 
+ZERO_BY_ZERO = "fninit; push 0; fldcw [rsp]; fldz; fldz; fdivp"
 NO_WP = "mov rax, cr0; btr rax, 16; mov cr0, rax; "
 
 GUESTS = {
@@ -59,6 +60,12 @@ GUESTS = {
         "ring = 3", "sgdt [rsp-16]; sldt ax; str edx; smsw cx; bad: hlt", "rdx == 0x50", *fault("#GP", 0)
     ),
     "umip lgdt": g(cpu("intel", UMIP), "sgdt [0x20000]; lgdt [0x20000]; bad: hlt", *FINE),
+    "smsw 32 bits": g(
+        'mode = "real16"', "mov eax, cr0; or eax, 0x40000000; mov cr0, eax; mov ebx, -1; smsw ebx; bad: hlt", "ebx == 0x40000010"
+    ),
+    "smsw 64 bits": g("", "mov rbx, -1; smsw rbx; bad: hlt", "rbx == cr0"),
+    "smsw 16 bits": g("", "mov rbx, -1; smsw bx; bad: hlt", "rbx >> 16 == 0xffffffffffff", "bx == 0x33"),
+    "smsw memory": g("", "mov rax, -1; mov [0x20000], rax; smsw [0x20000]; bad: hlt", "u64(0x20000) == 0xffffffffffff0033"),
     "no umip": g(cpu("intel,-umip"), cr4(UMIP), *GP0),
     "umip 32": g(
         'mode = "prot32"\nring = 3\n[registers]\ncr4 = 0xe00', "bad: str ax; hlt", *GP0
@@ -209,6 +216,25 @@ GUESTS = {
     # CPUID as the guest sees it.
     "cpuid ecx": g("", "mov eax, 1; mov ecx, 0x1234; cpuid; hlt", "rcx >> 21 & 1"),
     "cpuid osxsave": g(cpu("intel", OSXSAVE), "mov eax, 1; cpuid; hlt", "rcx >> 27 & 1"),
+    # Pending x87 exceptions (vol. 1 section 8.7): who reports them.
+    **{
+        f"mf at {name}": g("", f"{ZERO_BY_ZERO}; bad: {name}; hlt", *(fault("#MF", None) if raised else FINE))
+        for name, raised in {
+            "fwait": True, "fld1": True, "fld dword ptr [0x20000]": True, "fstp st(1)": True, "finit": True,
+            "emms": True, "movq mm0, mm1": True, "movd mm0, eax": True, "paddb mm0, [0x20000]": True, "cvtpi2pd xmm0, mm0": True,
+            "fninit": False, "fnclex": False, "fnstsw ax": False, "fnstsw [rsp]": False, "fnstcw [rsp]": False,
+            "fnstenv [0x20000]": False, "fnsave [0x20000]": False, "movd xmm0, eax": False, "fxsave [0x20000]": False,
+            "paddb xmm0, xmm1": False, "cvtsi2ss xmm0, eax": False,
+        }.items()
+    },
+    "mf before a fault": g("", f"{ZERO_BY_ZERO}; mov rbx, 0x8000000000; bad: fld dword ptr [rbx]; hlt", *fault("#MF", None)),
+    "mf unmasked late": g("", "fninit; fldz; fldz; fdivp; push 0; fldcw [rsp]; bad: fld1; hlt", *fault("#MF", None)),
+    "mf cleared": g("", f"{ZERO_BY_ZERO}; fnclex; fld1; bad: hlt", *FINE),
+    "mf without ne": g("", f"mov rax, cr0; btr rax, 5; mov cr0, rax; {ZERO_BY_ZERO}; bad: fld1; hlt", *fault("#MF", None)),
+    "mf masked": g("", "fninit; fldz; fldz; fdivp; fld1; bad: hlt", *FINE),
+    "mf after ts": g(
+        "", f"{ZERO_BY_ZERO}; mov rax, cr0; or eax, 8; mov cr0, rax; bad: fld1; hlt", *fault("#NM", None)
+    ),
     # KVM's interface and prefix.
     "vmcall": g("", "bad: vmcall; hlt", *UD),
     "vmmcall": g(cpu("amd"), "bad: vmmcall; hlt", *UD),
@@ -225,7 +251,7 @@ GUESTS = {
         "u32(0x20018) == 0x80000000",
         "u32(0x2001c) == 0x101",
         "u32(0x20040) == 2",
-        "u32(0x20044) == 946684800",
+        "u32(0x20044) == 1735689600",
     ),
     "kvmclock follows the tsc": g(
         cpu("intel,+kvm_pv"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmscope.vmm.engine import Activity, Stop
 from kvmscope.vmm.events import ControlRegisterEvent, ModeEvent
+from kvmscope.vmm.unicorn import x87
 from kvmscope.vmm.unicorn.breakpoints import DebugRegisters
 from kvmscope.vmm.unicorn.checks import segments_to_check
 from kvmscope.vmm.unicorn.env import CR, EFLAGS, EIP, FLAG, HF, HFLAGS, M64, Env, decode
@@ -81,7 +82,7 @@ class Cpu:
         self.turn_over: Callable[[], None] = lambda: None
         """To be called when the vCPU has nothing better to do (PAUSE)."""
         self.pending: Stop | None = None
-        self.policy = (0, False)
+        self.policy = (0, False, False)
         """The `memory_policy` that translated code follows."""
         self._rf_clock = -1
         """Clock at which RF was set: it is gone as soon as the next instruction completes."""
@@ -222,9 +223,9 @@ class Cpu:
         self._rf_clock = self.clock if value & FLAG.RF else -1
 
     @property
-    def memory_policy(self) -> tuple[int, bool]:
-        """Segments whose accesses need checks (`checks.segments_to_check`), and CR0.AM."""
-        return segments_to_check(self), bool(self.env.q[CR] & 1 << 18)
+    def memory_policy(self) -> tuple[int, bool, bool]:
+        """Segments whose accesses need checks (`checks.segments_to_check`), CR0.AM, unmasked x87 exceptions."""
+        return segments_to_check(self), bool(self.env.q[CR] & 1 << 18), x87.unmasked(self)
 
     @property
     def ports_allowed(self) -> bool:

@@ -16,10 +16,11 @@ from kvmscope.x86.state import Seg
 if TYPE_CHECKING:
     from kvmscope.vmm.unicorn.cpu import Cpu
 
-__all__ = ["Instruction", "decode", "fetch", "read_operand", "write_operand"]
+__all__ = ["BASES16", "SEGMENT_PREFIX", "Instruction", "decode", "fetch", "read_operand", "write_operand"]
 
-_SEGMENT_PREFIX: Final = {0x26: Seg.ES, 0x2E: Seg.CS, 0x36: Seg.SS, 0x3E: Seg.DS, 0x64: Seg.FS, 0x65: Seg.GS}
-_BASES16: Final = ((3, 6), (3, 7), (5, 6), (5, 7), (6,), (7,), (5,), (3,))
+SEGMENT_PREFIX: Final = {0x26: Seg.ES, 0x2E: Seg.CS, 0x36: Seg.SS, 0x3E: Seg.DS, 0x64: Seg.FS, 0x65: Seg.GS}
+BASES16: Final = ((3, 6), (3, 7), (5, 6), (5, 7), (6,), (7,), (5,), (3,))
+"""Registers that a 16-bit address adds, by ModRM.rm."""
 _GP, _SS_FAULT = 13, 12
 
 
@@ -103,8 +104,8 @@ def decode(cpu: Cpu, data: bytes, modrm: bool = True, length: int = 0) -> Instru
                 ins.rep = byte
             elif byte == 0xF0:
                 ins.lock = True
-            elif byte in _SEGMENT_PREFIX:
-                ins.segment_override = _SEGMENT_PREFIX[byte]
+            elif byte in SEGMENT_PREFIX:
+                ins.segment_override = SEGMENT_PREFIX[byte]
             elif code64 and byte & 0xF0 == 0x40:
                 # Only a REX right before the opcode counts.
                 if data[i + 1] in _PREFIXES or data[i + 1] & 0xF0 == 0x40:
@@ -149,7 +150,7 @@ _known: dict[tuple[bytes, int], Instruction] = {}
 """Instructions decoded without their operands, which nothing changes: a guest that spins runs the same few over and over."""
 
 
-_PREFIXES: Final = frozenset({0x66, 0x67, 0xF0, 0xF2, 0xF3, *_SEGMENT_PREFIX})
+_PREFIXES: Final = frozenset({0x66, 0x67, 0xF0, 0xF2, 0xF3, *SEGMENT_PREFIX})
 
 
 def _operand(cpu: Cpu, ins: Instruction, data: bytes, i: int, length: int) -> None:
@@ -172,7 +173,7 @@ def _operand(cpu: Cpu, ins: Instruction, data: bytes, i: int, length: int) -> No
         if ins.mod == 0 and low == 6:
             size = 2
         else:
-            for register in _BASES16[low]:
+            for register in BASES16[low]:
                 value += q[register]
             if low in (2, 3, 6):
                 segment = Seg.SS

@@ -26,8 +26,12 @@ LIMITS: Final[tuple[Limit, ...]] = (
     Limit(
         "instructions", "AVX, AVX-512, BMI and every other VEX, EVEX or XOP encoding", "#UD, as CPUID announces none"
     ),
+    Limit("instructions", "RDRAND, RDSEED, XSAVEC, XSAVES, SHA", "#UD, as CPUID announces none"),
+    Limit("instructions", "MWAIT, where a profile has it", "ends at once, as it may; it never waits"),
     Limit(
-        "instructions", "RDRAND, RDSEED, MONITOR, MWAIT, XSAVES, INVPCID, RDPID, SHA", "#UD, as CPUID announces none"
+        "instructions",
+        "CET, LAM, TSX, virtual-8086 extensions, performance monitoring, Hyper-V's interface",
+        "absent, as CPUID says; a profile cannot ask for them",
     ),
     Limit("instructions", "VMX and SVM instructions", "#UD, as CPUID announces neither"),
     Limit(
@@ -44,6 +48,7 @@ LIMITS: Final[tuple[Limit, ...]] = (
         stops=True,
     ),
     Limit("SSE", "the sticky exception flags MXCSR[5:0]", "operations do not set them; what is loaded stays"),
+    Limit("x87", "FERR# and IRQ 13 (CR0.NE = 0)", "#MF, whatever CR0.NE says"),
     Limit("x87", "the last-instruction pointers and opcode (FIP, FDP, FOP)", "partly kept, as QEMU 5.0 does"),
     Limit(
         "alignment",
@@ -64,6 +69,14 @@ LIMITS: Final[tuple[Limit, ...]] = (
     ),
     Limit("paging", "more than 40 physical address bits", "bits 51:40 of an entry are reserved; MAXPHYADDR is 40"),
     Limit("paging", "the PDPTE registers of PAE paging", "checked at MOV to CR3, then read from memory at each walk"),
+    Limit("paging", "1 GiB pages", "no profile is without them: the engine's translator always has them"),
+    Limit(
+        "paging",
+        "an SSE or MMX access to a page that IA32_PKRS (supervisor protection keys) may forbid",
+        "the run stops where 64 bytes from its address on do not allow a write",
+        stops=True,
+    ),
+    Limit("paging", "translations of several PCIDs", "every write of CR3 and every INVPCID drops them all, as it may"),
     Limit("paging", "how long a stale translation lives", "until INVLPG, a CR write, or a flush every 65,536 ticks"),
     Limit("virtual-8086 mode", "VME and PVI (CR4), the interrupt redirection bitmap", "#GP for the CR4 bits"),
     Limit("virtual-8086 mode", "PUSHFD with IOPL 3", "the image shows VM set"),
@@ -74,6 +87,8 @@ LIMITS: Final[tuple[Limit, ...]] = (
         "event frames, descriptor and TSS accesses, and IRET's, RET far's and the task switch's stack do not hit",
     ),
     Limit("debug", "branch trace, last-branch records, DR6.RTM and bus-lock traps", "absent, as CPUID says"),
+    Limit("MSRs", "performance counters of the AMD profile", "enabling one stops the run", stops=True),
+    Limit("MSRs", "machine checks", "the banks' registers can be written and read, none is ever reported"),
     Limit("caches", "memory types, WBINVD, CLFLUSH, prefetches, fences", "no effect: every access is coherent at once"),
     Limit("time", "cycles", "the TSC counts instruction starts"),
     Limit("interrupts", "external interrupts, NMI, SMI, INIT", "there is no source of them yet: HLT ends a run"),

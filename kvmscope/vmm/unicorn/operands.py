@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kvmscope.vmm.unicorn.decode import Instruction
     from kvmscope.vmm.unicorn.lengths import Shape
 
-__all__ = ["Access", "accesses", "touches_memory"]
+__all__ = ["Access", "accesses", "plain_operand", "touches_memory"]
 
 
 class Access(NamedTuple):
@@ -110,6 +110,15 @@ def touches_memory(shape: Shape) -> bool:
 def _rule(shape: Shape) -> _Rule | None:
     group = _GROUPS.get(shape.opcode)
     return group[shape.modrm >> 3 & 7] if group is not None else _MODRM.get(shape.opcode)
+
+
+def plain_operand(shape: Shape, osz: int) -> int:
+    """Size of the operand that ModRM names, if it is the only one and its size and direction are known; else 0."""
+    opcode = shape.opcode
+    if shape.modrm >= 0xC0 or opcode in _IMPLICIT or opcode in _BIT_STRINGS or opcode in (0x8F, 0xFF):
+        return 0
+    rule = _rule(shape)
+    return _size(rule[0], osz) if rule is not None and rule[0] and rule[1] is not None else 0
 
 
 def accesses(cpu: Cpu, shape: Shape, data: bytes) -> list[Access]:

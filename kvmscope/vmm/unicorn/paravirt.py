@@ -9,6 +9,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from kvmscope.vmm.devices.interrupts import DeliveryMode, Message
+from kvmscope.vmm.engine import EXIT_TIME
 from kvmscope.vmm.unicorn.env import HF, HFLAGS, M32, M64
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def hypercall(cpu: Cpu) -> None:
     """VMCALL or VMMCALL: the number in RAX, arguments in RBX, RCX, RDX and RSI, the result in RAX."""
     env = cpu.env
     q = env.q
+    cpu.host.spend(EXIT_TIME)
     mask = M64 if env.d[HFLAGS] & HF.CS64 else M32
     number, *arguments = (q[i] & mask for i in (0, 3, 1, 2, 6))
     result = -_EPERM if env.cpl else _call(cpu, number, arguments)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from kvmscope.vmm.unicorn import x87
 from kvmscope.vmm.unicorn.lengths import Shape, instructions
 from kvmscope.vmm.unicorn.operands import touches_memory
 from kvmscope.vmm.unicorn.system import Kind
@@ -87,6 +88,10 @@ def _move_non_temporal(shape: Shape, _code64: bool) -> str | None:
     return Kind.ALIGNED if _aligned(shape) else None
 
 
+def _control_word(shape: Shape, _code64: bool) -> str | None:
+    return Kind.X87_CONTROL if x87.sets_control_word(shape) else None
+
+
 def _branch16(shape: Shape, code64: bool) -> str | None:
     return Kind.BRANCH16 if code64 and shape.sized else None
 
@@ -105,6 +110,8 @@ _RULES: Final[dict[int, _Rule]] = {
     0x8E: _stack_segment,
     0xC2: _branch16,
     0xC3: _branch16,
+    0xD9: _control_word,
+    0xDD: _control_word,
     0xE8: _branch16,
     0xE9: _branch16,
     **dict.fromkeys(range(0x180, 0x190), _branch16),
@@ -181,7 +188,7 @@ def classify(shape: Shape, code64: bool) -> str | None:
 
 # Bytes without which no instruction of a block can be of interest.
 _INTERESTING: Final = re.compile(
-    rb"[\x07\x0f\x17\x1f\x2e\x66\xf0\x9a\xea\xca\xcb\xff\xc4-\xc7\x8e\x8f\x6c-\x6f\xe4-\xe7\xec-\xef]"
+    rb"[\x07\x0f\x17\x1f\x2e\x66\xf0\x9a\xea\xca\xcb\xff\xc4-\xc7\xd9\xdd\x8e\x8f\x6c-\x6f\xe4-\xe7\xec-\xef]"
 )
 _PORTS: Final = frozenset({*range(0x6C, 0x70), *range(0xE4, 0xE8), *range(0xEC, 0xF0)})
 
@@ -201,16 +208,20 @@ class Policy(NamedTuple):
     """Mask of the segments through which an access may fault (`checks.segments_to_check`); -1 for every access."""
     wide_only: bool = False
     """Of those, only accesses with 32-bit addresses: 16-bit ones stay in a 64 KiB segment."""
+    x87: bool = False
+    """x87 and MMX instructions: an exception may be pending that is not masked."""
 
 
 def find(data: bytes, code64: bool, code32: bool, policy: Policy | None = None) -> list[tuple[Shape, str]]:
     """The instructions of a block that must be trapped, each with its reasons; checks come before executions."""
     if policy is None:
         policy = Policy()
-    if not policy.segments and _INTERESTING.search(data) is None:
+    if not policy.segments and not policy.x87 and _INTERESTING.search(data) is None:
         return []
     out = []
     for shape in instructions(data, code64, code32):
+        if policy.x87 and x87.waits(shape):
+            out.append((shape, Kind.X87))
         kind = Kind.PORT if policy.ports and shape.opcode in _PORTS else classify(shape, code64)
         if kind != Kind.UNDEFINED:
             if _may_fault(shape, data, code64, code32, policy):

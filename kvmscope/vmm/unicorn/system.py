@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from kvmscope.vmm.unicorn import checks, decode, msrs, segments, syscall, transfer
+from kvmscope.vmm.unicorn import checks, decode, msrs, segments, syscall, transfer, x87
 from kvmscope.vmm.unicorn.env import CR, EIP, FLAG, HF, HFLAGS, M32, TR_BASE, TR_FLAGS, TR_LIMIT, XCR0
 from kvmscope.vmm.unicorn.faults import Fault, Unsupported
 from kvmscope.vmm.unicorn.memory import canonical
@@ -53,6 +53,8 @@ class Kind:
     UMIP: Final = "SGDT, SIDT, SLDT, STR or SMSW"
     RDPMC: Final = "RDPMC"
     SSE4A: Final = "SSE4A instruction"
+    X87: Final = "x87 or MMX instruction that may raise #MF"
+    X87_CONTROL: Final = "load of the x87 control word"
 
 
 def _protected(cpu: Cpu) -> bool:
@@ -202,6 +204,9 @@ def _mxcsr(cpu: Cpu, ins: Instruction) -> bool:
     # EM, TS and (for LDMXCSR) a missing OSFXSR come first; Unicorn raises them.
     if ins.lock or h & 3 << 10 or (ins.reg & 7 == 2 and not h & HF.OSFXSR):
         return False
+    if ins.reg & 7 != 2:
+        # They load the x87 control word too.
+        cpu.break_slice()
     if ins.reg & 7 == 5:
         if not cpu.env.q[CR + 4] & 1 << 18:
             return False
@@ -225,6 +230,17 @@ def _sse4a(cpu: Cpu, _ins: Instruction) -> bool:
     """EXTRQ, INSERTQ, MOVNTSS, MOVNTSD: Unicorn has them whatever CPUID says."""
     if not cpu.model.profile.has("sse4a"):
         raise Fault(_UD)
+    return False
+
+
+def _x87(cpu: Cpu, ins: Instruction) -> bool:
+    x87.check(cpu, ins.opcode if not ins.map else 0)
+    return False
+
+
+def _x87_control(cpu: Cpu, _ins: Instruction) -> bool:
+    """After this instruction pending exceptions may have to be looked for."""
+    cpu.break_slice()
     return False
 
 
@@ -274,12 +290,17 @@ def _compare_exchange(cpu: Cpu, ins: Instruction) -> bool:
 
 
 def _umip(cpu: Cpu, ins: Instruction) -> bool:
-    """User-mode instruction prevention (SDM vol. 3A section 2.5, CR4.UMIP)."""
+    """User-mode instruction prevention (SDM vol. 3A section 2.5, CR4.UMIP); SMSW, which Unicorn cuts to 16 bits."""
     env = cpu.env
     # In virtual-8086 mode SLDT and STR do not exist, which comes first.
     if env.q[CR + 4] & 1 << 11 and env.cpl and (ins.opcode == 1 or _protected(cpu)):
         raise Fault(_GP, 0)
-    return False
+    if ins.opcode != 1 or ins.reg & 7 != 4 or ins.mod != 3:
+        return False
+    # SMSW of a 32-bit register leaves the upper half undefined in the manual; processors store all of CR0.
+    decode.write_operand(cpu, ins, ins.operand_size, env.q[CR])
+    env.q[EIP] = env.q[EIP] + ins.length & env.ip_mask
+    return True
 
 
 def _rdpmc(cpu: Cpu, ins: Instruction) -> bool:
@@ -368,4 +389,6 @@ HANDLERS: Final[dict[str, Callable[[Cpu, Instruction], bool]]] = {
     Kind.UMIP: _umip,
     Kind.RDPMC: _rdpmc,
     Kind.SSE4A: _sse4a,
+    Kind.X87: _x87,
+    Kind.X87_CONTROL: _x87_control,
 }

@@ -15,6 +15,7 @@ from kvmscope.vmm.unicorn.delivery import DB, deliver
 from kvmscope.vmm.unicorn.env import EIP, HF, HFLAGS
 from kvmscope.vmm.unicorn.lengths import Shape, instructions
 from kvmscope.vmm.unicorn.native import EDGE, HookKind
+from kvmscope.vmm.unicorn.plans import Plan, plan, surely_allowed
 from kvmscope.vmm.unicorn.probe import COUNTER, PREVIOUS
 from kvmscope.vmm.unicorn.system import HANDLERS, Kind
 from kvmscope.x86.state import Seg
@@ -41,6 +42,8 @@ _PLAIN: Final = frozenset(
         Kind.BRANCH16,
         Kind.RDPMC,
         Kind.SSE4A,
+        Kind.X87,
+        Kind.X87_CONTROL,
     }
 )
 """Kinds whose instruction has no ModRM operand."""
@@ -56,6 +59,8 @@ class _Site(NamedTuple):
     kind: str
     data: bytes
     modrm: bool
+    plan: Plan | None = None
+    """How to tell quickly that there is nothing to do."""
 
 
 class Traps:
@@ -114,14 +119,19 @@ class Traps:
         if not code64 and cpu.policy[0] & _CS and beyond_limit(cpu, start + size - 1):
             for shape in instructions(data, code64, code32):
                 if beyond_limit(cpu, start + shape.offset + shape.length - 1):
-                    self._add(start, data, shape, Kind.FETCH)
+                    self._add(start, data, shape, Kind.FETCH, code32)
         for shape, kind in scan.find(data, code64, code32, self._policy()):
-            self._add(start, data, shape, kind)
+            self._add(start, data, shape, kind, code32)
 
-    def _add(self, start: int, data: bytes, shape: Shape, kind: str) -> None:
+    def _add(self, start: int, data: bytes, shape: Shape, kind: str, code32: bool) -> None:
         address = start + shape.offset
         code = data[shape.offset : shape.offset + shape.length]
-        site = _Site(kind, code, kind not in _PLAIN and shape.opcode not in _DIRECT)
+        cpu = self._cpu
+        segments, alignment, _ = cpu.policy
+        # Where only segments are to be checked.
+        simple = kind == Kind.MEMORY and segments > 0 and not (alignment and cpu.env.cpl == 3)
+        quick = plan(shape, code, code32) if simple else None
+        site = _Site(kind, code, kind not in _PLAIN and shape.opcode not in _DIRECT, quick)
         known = self._sites.setdefault(address, [])
         if site not in known:
             known.append(site)
@@ -131,10 +141,10 @@ class Traps:
         """What the instructions of a new block can fault on that Unicorn does not look at."""
         cpu = self._cpu
         ports = not cpu.ports_allowed
-        segments, alignment = cpu.policy
+        segments, alignment, unmasked = cpu.policy
         if alignment and cpu.env.cpl == 3:
-            return scan.Policy(ports, -1)
-        return scan.Policy(ports, segments, real_addressing(cpu))
+            return scan.Policy(ports, -1, x87=unmasked)
+        return scan.Policy(ports, segments, real_addressing(cpu), unmasked)
 
     def follow_policy(self) -> None:
         """Between two slices: blocks translated under another policy must go, and what was found in them."""
@@ -166,7 +176,9 @@ class Traps:
             return
         for site in self._sites.get(address, ()):
             # The same address may hold other code by now, or in another address space.
-            if cpu.memory.peek(address, len(site.data)) == site.data and self._special(site):
+            if cpu.memory.peek(address, len(site.data)) != site.data:
+                continue
+            if (site.plan is None or not surely_allowed(cpu, site.plan)) and self._special(site):
                 return
 
     def _after_mov_ss(self) -> bool:
