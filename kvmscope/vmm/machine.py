@@ -67,7 +67,10 @@ class Machine:
     def __init__(
         self, config: MachineConfig, image: Image, *, engine: str = "unicorn", history_limit: int = HISTORY_LIMIT
     ) -> None:
-        """Boot.  Raises ReproducerError or GuestImageError for what cannot be booted, EngineError without the engine."""
+        """Boot.  With ``history_limit`` 0 no checkpoints are kept: a run costs less, and going back replays from boot.
+
+        Raises ReproducerError or GuestImageError for what cannot be booted, EngineError without the engine.
+        """
         self.config = config
         self.image = image
         self.engine_name = engine
@@ -264,10 +267,10 @@ class Machine:
         if refused is not None:
             return refused
         before = self.tick
-        self._settle(self._engine.step(self._vcpu))
+        self._settle(self._engine.step(self._vcpu), before)
         if self.tick == before and self._stop.reason is StopReason.PAUSED:
             # Somebody woke a command that was already over.
-            self._settle(self._engine.step(self._vcpu))
+            self._settle(self._engine.step(self._vcpu), before)
         if not self._stop.reason.final and self._stop.reason is not StopReason.BUDGET:
             self._stop = Stop(StopReason.STEP, self.tick)
         return self._stop
@@ -325,7 +328,7 @@ class Machine:
         if limit <= clock:
             self._stop = Stop(StopReason.SLICE, clock)
             return True
-        self._settle(self._engine.run(limit - clock))
+        self._settle(self._engine.run(limit - clock), clock)
         done = self.tick - clock
         elapsed = time.monotonic() - began
         if done >= _MIN_SLICE:
@@ -347,15 +350,18 @@ class Machine:
                 return True
         return self.tick >= target
 
-    def _settle(self, stop: Stop) -> None:
-        """Take up the engine's report: note the stop, synchronize where it is due, apply an edit of history."""
+    def _settle(self, stop: Stop, began: int) -> None:
+        """Take up the engine's report: note the stop, synchronize where it is due, apply an edit of history.
+
+        The engine was started at tick ``began``: an edit of that tick has been made already.
+        """
         self._state = None
         clock = self.tick
         request = self._board.take_request()
         self._stop = replace(request or stop, tick=clock)
         replayed = clock <= self._last_tick
         self._last_tick = max(self._last_tick, clock)
-        if replayed and self._history.find(clock).tick == clock and self._history.find(clock).edit:
+        if replayed and clock > began and self._history.find(clock).tick == clock and self._history.find(clock).edit:
             self._restore(self._history.find(clock))
             self._stop = Stop(StopReason.SLICE, clock)
         elif not self._stop.reason.final and (clock >= self._next_sync or self._board.sync_due):
@@ -371,7 +377,7 @@ class Machine:
                     f"at tick {clock}: events and output stood at {known.positions}, now at {self._board.positions}",
                     "this is a defect of kvmscope: please report it with the reproducer",
                 )
-        elif self._history.find(clock).tick < clock:
+        elif self._history_limit and self._history.find(clock).tick < clock:
             self._history.add(self._checkpoint())
         self._board.synced()
         self._next_sync = clock + SYNC_TICKS

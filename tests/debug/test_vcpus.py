@@ -5,6 +5,7 @@ import pytest
 from kvmscope.debug.commands import CommandContext, complete, execute
 from kvmscope.debug.debugger import Debugger
 from kvmscope.errors import UsageError
+from kvmscope.vmm.engine import StopReason
 from tests.debug.support import TWO_VCPUS, boot
 
 
@@ -128,3 +129,16 @@ def test_devices_by_name(context):
 )
 def test_completion(context, line, wanted):
     assert wanted in complete(line, context)
+
+
+def test_a_machine_that_halts_for_its_frozen_vcpus_goes_on_after_thaw(context):
+    execute("thread 1", context)
+    execute("freeze others", context)
+    said("c", context)
+    assert context.machine.stop.reason is StopReason.HLT
+    words = said("explain", context)
+    assert "nothing can wake any processor (frozen: 0)" in words
+    assert "vCPU 0: active at 0x400000 <start>, line 6, and frozen" in words
+    assert "thaw" in words
+    execute("thaw", context)
+    assert "<second>" in said("until second", context)

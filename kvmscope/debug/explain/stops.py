@@ -147,7 +147,7 @@ def _all_wait(snapshot: Snapshot, image: Image | None) -> Explanation:
     title = "HLT: nothing can wake any processor"
     if frozen:
         title += f" (frozen: {', '.join(frozen)})"
-        lines.append("thaw gives the frozen ones their turn again, after a step back: this stop is final")
+        lines.append("thaw gives the frozen ones their turn again")
     return Explanation(title, tuple(lines), (*REFERENCES["hlt"], *REFERENCES["start-up"]))
 
 
