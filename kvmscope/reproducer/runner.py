@@ -126,7 +126,8 @@ def _run(
     from kvmscope.vmm.machine import Machine
 
     try:
-        machine = Machine(reproducer.config, image, engine=engine)
+        # Nobody goes back here.
+        machine = Machine(reproducer.config, image, engine=engine, history_limit=0)
     except KvmscopeError as error:
         return replace(base, summary=error.title, notes=(*base.notes, *_notes(error, reproducer)))
     try:

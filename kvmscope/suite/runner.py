@@ -28,8 +28,8 @@ NO_LIMIT: Final = 1 << 62
 """Instructions; a wall-clock limit ends the run long before."""
 _OUTPUT: Final = 16 << 20
 """Bytes of serial output kept of one entry."""
-_HISTORY: Final = 4 << 20
-"""Bytes: nobody goes back in a run of the suite."""
+_HISTORY: Final = 0
+"""Bytes: nobody goes back in a run of the suite, so no checkpoint is kept."""
 _EVENTS: Final = 200_000
 """Event records kept where somebody looks at them."""
 _FOREVER: Final = 1e9

@@ -46,7 +46,7 @@ class Board:
         self.serial = Output()
         self.debugcon = Output()
         self._engine: Engine | None = None
-        self.clock = Clock(self._ticks, self._nearer)
+        self.clock = Clock(lambda: 0, self._nearer)
         self.chipset = Chipset(
             self.clock,
             Dma(memory, self._dma_written),
@@ -79,9 +79,7 @@ class Board:
     def attach(self, engine: Engine) -> None:
         """Give the board its engine, once."""
         self._engine = engine
-
-    def _ticks(self) -> int:
-        return 0 if self._engine is None else self._engine.clock
+        self.clock.count_by(lambda: engine.clock)
 
     def _nearer(self) -> None:
         deadline = self.clock.deadline

@@ -71,6 +71,10 @@ class Clock:
         """Guest time in nanoseconds since boot; exact inside device callbacks."""
         return self._ticks() + self.skipped
 
+    def count_by(self, ticks: Callable[[], int]) -> None:
+        """From now on ``ticks`` is the engine's clock."""
+        self._ticks = ticks
+
     def timer(self, expire: Callable[[], None]) -> Timer:
         """A new timer; ``expire`` is called between two instructions, once for each time it was armed.
 

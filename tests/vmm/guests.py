@@ -25,6 +25,7 @@ class Guest:
     pages: tuple[PageInit, ...] = ()
     ticks: int = 3000
     registers: dict[str, int | str] = field(default_factory=dict)
+    smp: int = 1
 
     def config(self, **changes: object) -> MachineConfig:
         config = MachineConfig(
@@ -34,6 +35,8 @@ class Guest:
             handlers=self.handlers,
             pages=self.pages,
             registers=self.registers,
+            smp=self.smp,
+            quantum=150,
             memory=5 << 20,
             budget=Budget(instructions=1 << 40),
         )
@@ -255,5 +258,87 @@ sub:    lock inc dword ptr [0x300100]
 """,
         mode=Mode.PROT32,
         paging=Paging.BITS32,
+    ),
+    Guest(
+        "timers, HLT and interrupts of one processor",
+        """
+start:  mov     ebx, 0xfee00000
+        mov     dword ptr [rbx+0xf0], 0x1ff
+        mov     dword ptr [rbx+0x3e0], 0xb
+        mov     dword ptr [rbx+0x320], 0x20040
+        mov     dword ptr [rbx+0x380], 20011
+        mov     al, 0x34
+        out     0x43, al
+        mov     al, 50
+        out     0x40, al
+        mov     al, 0
+        out     0x40, al
+again:  hlt
+        cpuid
+        pause
+        cli
+        inc     r8
+        test    r8b, 3
+        sti
+        jnz     again
+        in      al, 0x40
+        mov     ecx, 50
+spin:   add     r9, rcx
+        loop    spin
+        jmp     again
+tick:   push    rax
+        inc     r10
+        rdtsc
+        mov     [0x300000], eax
+        mov     eax, [0xfee00390]
+        mov     [0x300008+r10*8], eax
+        and     r10d, 0xff
+        mov     dword ptr [0xfee000b0], 0
+        pop     rax
+        iretq
+""",
+        handlers=(HandlerInit(0x40, "tick"),),
+        registers={"rflags": 0x202},
+    ),
+    Guest(
+        "four processors with IPIs",
+        """
+start:  mov     ebx, 0xfee00000
+        mov     dword ptr [rbx+0xf0], 0x1ff
+        mov     dword ptr [rbx+0x300], 0xc4500
+        mov     dword ptr [rbx+0x300], 0xc4608
+again:  lock inc dword ptr [0x9000]
+        mov     ecx, 30
+spin:   pause
+        add     eax, [0x9004]
+        loop    spin
+        mov     dword ptr [rbx+0x300], 0xc4400
+        inc     esi
+        test    esi, 7
+        jnz     again
+        mov     dword ptr [rbx+0x310], 2 << 24
+        mov     dword ptr [rbx+0x300], 0x4500
+        mov     dword ptr [rbx+0x300], 0x4608
+        jmp     again
+
+        .section .ap, 0x8000
+        .code16
+ap:     xor     ax, ax
+        mov     ds, ax
+        mov     word ptr [8], 0x8100
+        mov     word ptr [10], 0
+        mov     sp, 0x7000
+        lock inc word ptr [0x9008]
+rest:   hlt
+        mov     cx, 100
+work:   add     word ptr [0x900c], cx
+        xchg    ax, [0x9010]
+        loop    work
+        jmp     rest
+        .org    ap + 0x100
+nmi:    lock inc dword ptr [0x9004]
+        iret
+""",
+        smp=4,
     ),
 )

@@ -45,6 +45,8 @@ def state(m: Machine) -> tuple[object, ...]:
         snapshot.debugcon,
         snapshot.devices,
         tuple(snapshot.events),
+        snapshot.vcpus,
+        snapshot.time,
     )
 
 

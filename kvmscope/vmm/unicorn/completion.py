@@ -14,7 +14,7 @@ from kvmscope.vmm.unicorn.faults import Fault, Unsupported
 if TYPE_CHECKING:
     from kvmscope.vmm.unicorn.cpu import Cpu
 
-__all__ = ["BS", "complete", "guarded", "raise_fault"]
+__all__ = ["BS", "complete", "guarded", "raise_fault", "settle"]
 
 BS: Final = 1 << 14
 BD: Final = 1 << 13
@@ -32,17 +32,24 @@ def raise_fault(cpu: Cpu, fault: Fault) -> None:
     deliver(cpu, fault.vector, fault.error_code, fault.address if fault.vector == PF else None)
 
 
+def settle(cpu: Cpu, raised: Exception) -> None:
+    """What an instruction has raised: deliver it, or end the run where it was refused."""
+    try:
+        if isinstance(raised, Fault):
+            raise_fault(cpu, raised)
+        elif isinstance(raised, DebugFault):
+            deliver(cpu, DB, dr6=BD)
+        else:
+            raise raised
+    except Unsupported as reason:
+        cpu.stop(Stop(StopReason.UNSUPPORTED, cpu.clock, str(reason)))
+
+
 def guarded(cpu: Cpu, action: Callable[[], None]) -> bool:
     """Run ``action``; True if it ended in an exception (delivered by now) or was refused (the run ends)."""
     try:
-        try:
-            action()
-        except Fault as fault:
-            raise_fault(cpu, fault)
-        except DebugFault:
-            deliver(cpu, DB, dr6=BD)
-        else:
-            return False
-    except Unsupported as reason:
-        cpu.stop(Stop(StopReason.UNSUPPORTED, cpu.clock, str(reason)))
-    return True
+        action()
+    except (Fault, DebugFault, Unsupported) as raised:
+        settle(cpu, raised)
+        return True
+    return False

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 from kvmscope.vmm.unicorn import decode, extended, privileged
 from kvmscope.vmm.unicorn.breakpoints import is_repeating
 from kvmscope.vmm.unicorn.checks import beyond_limit
-from kvmscope.vmm.unicorn.completion import BS, complete, guarded
+from kvmscope.vmm.unicorn.completion import BS, complete, guarded, settle
+from kvmscope.vmm.unicorn.controls import DebugFault
 from kvmscope.vmm.unicorn.delivery import DB, GP, PF, UD, deliver
 from kvmscope.vmm.unicorn.env import (
     CR,
@@ -16,7 +17,7 @@ from kvmscope.vmm.unicorn.env import (
     IS_INT,
     OLD_EXCEPTION,
 )
-from kvmscope.vmm.unicorn.faults import Fault
+from kvmscope.vmm.unicorn.faults import Fault, Unsupported
 from kvmscope.vmm.unicorn.native import INTR, INVALID, HookKind
 from kvmscope.vmm.unicorn.privileged import Intercept
 from kvmscope.vmm.unicorn.probe import COUNTER, LAST, LIMIT, NOWHERE, PREVIOUS
@@ -59,7 +60,13 @@ class EventHooks:
             cpu.break_slice()
             return
         try:
-            guarded(cpu, lambda: self._interrupt(number))
+            try:
+                if number >= _SVM_EXIT:
+                    self._intercepted(number - _SVM_EXIT)
+                else:
+                    self._interrupt(number)
+            except (Fault, DebugFault, Unsupported) as raised:
+                settle(cpu, raised)
         except BaseException as error:
             cpu.native.fail(error)
         finally:
@@ -71,10 +78,7 @@ class EventHooks:
     def _interrupt(self, number: int) -> None:
         cpu = self._cpu
         env = cpu.env
-        if number >= _SVM_EXIT:
-            cpu.probe.restore_flags()
-            self._intercepted(number - _SVM_EXIT)
-        elif number == DB:
+        if number == DB:
             if undo_branch(cpu):
                 raise Fault(GP, 0)
             # Unicorn's own debug registers are inert: this is TF.
@@ -137,13 +141,17 @@ class EventHooks:
 
     def _intercepted(self, code: int) -> None:
         cpu = self._cpu
+        cpu.probe.restore_flags()
         if code == Intercept.SWINT:
             self._software_interrupt()
             return
-        rip, mode, trap = cpu.env.q[EIP], cpu.mode, cpu.trap_flag
-        privileged.execute(cpu, code)
+        trap = cpu.trap_flag
         if code in _CHANGES_MODE:
+            rip, mode = cpu.env.q[EIP], cpu.mode
+            privileged.execute(cpu, code)
             cpu.note_mode(mode, rip)
+        else:
+            privileged.execute(cpu, code)
         complete(cpu, trap)
 
     def _software_interrupt(self) -> None:

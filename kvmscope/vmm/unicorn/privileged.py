@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from kvmscope.vmm.engine import EXIT_TIME, Activity
+from kvmscope.vmm.engine import EXIT_TIME, RDTSC_TIME, Activity
 from kvmscope.vmm.unicorn import controls, decode, msrs, segments, transfer
 from kvmscope.vmm.unicorn.env import (
     CR,
@@ -77,6 +77,7 @@ def _rdtsc(cpu: Cpu) -> None:
     q = cpu.env.q
     tsc = cpu.tsc
     q[0], q[2] = tsc & M32, tsc >> 32
+    cpu.host.spend(RDTSC_TIME)
     length = ins.length
     if ins.opcode == 0x01:
         # RDTSCP (0F 01 F9)

@@ -25,6 +25,8 @@ __all__ = ["COUNTER", "LAST", "LIMIT", "NOWHERE", "PREVIOUS", "REPEATS", "Probe"
 COUNTER, LIMIT, LAST, PREVIOUS, SEEN, RCX, RSP, REPEATS = range(8)
 _P_SEEN, _P_ENV, _P_STOP, _P_EXIT, _P_ICOUNT, _P_TCG_EXIT, _P_TABLE, _P_CALLBACK = range(8, 16)
 _CC_DST, _CC_SRC, _CC_SRC2, _CC_OP = range(16, 20)
+_LAZY_SIZE: Final = 28
+"""Bytes of cc_dst, cc_src, cc_src2 and cc_op, which follow each other in the state as in the fields."""
 
 NOWHERE: Final = 0xFFFFFFFFFFFFFFFF
 """No instruction: as `LAST` it makes the next start count whatever its address."""
@@ -114,6 +116,8 @@ class Probe:
         fields[_P_TABLE] = ctypes.addressof(self._table)
         self._callback = CODE(self._on_trap)
         fields[_P_CALLBACK] = ctypes.cast(self._callback, ctypes.c_void_p).value or 0
+        self._lazy = env + ENV["cc_dst"]
+        self._kept = ctypes.addressof(fields) + 8 * _CC_DST
         self._lazy_flags = (ctypes.c_uint64 * 3).from_address(env + ENV["cc_dst"])
         self._lazy_operation = ctypes.c_uint32.from_address(env + ENV["cc_op"])
         code = None if force_python else _CODE.get(platform.machine().lower())
@@ -173,10 +177,7 @@ class Probe:
         intercepted or is started again, ``cc_op`` goes back to what it was and ``cc_src`` does not: AF, CF and OF would
         come out wrong.
         """
-        fields = self.fields
-        for i, field in enumerate((_CC_DST, _CC_SRC, _CC_SRC2)):
-            self._lazy_flags[i] = fields[field]
-        self._lazy_operation.value = fields[_CC_OP]
+        ctypes.memmove(self._lazy, self._kept, _LAZY_SIZE)
 
     def forget_last(self) -> None:
         """The next start counts, whatever its address."""

@@ -96,8 +96,19 @@ class Vcpus:
         current = vcpu == cpu.vcpu
         if signals.init or (signals.nmi and not (cpu if current else self._own[vcpu]).nmi_blocked):
             return True
-        flags = cpu.env.q[EFLAGS] if current else self._words[vcpu][EFLAGS]
-        return signals.interrupt and bool(flags & FLAG.IF)
+        return signals.interrupt and self._interruptible(vcpu)
+
+    def wakeable(self) -> bool:
+        """Whether a timer could wake anybody: one that is halted with RFLAGS.IF set, or all after power was cut (S3).
+
+        (A timer wired to NMI could too; nobody halts for good to wait for that.)
+        """
+        halted = [v for v in range(self.count) if self.activity(v) is Activity.HALTED and not self.frozen >> v & 1]
+        return any(self._interruptible(v) for v in halted) if halted else not self.frozen
+
+    def _interruptible(self, vcpu: int) -> bool:
+        flags = self._cpu.env.q if vcpu == self._cpu.vcpu else self._words[vcpu]
+        return bool(flags[EFLAGS] & FLAG.IF)
 
     def activity(self, vcpu: int) -> Activity:
         """What a vCPU does."""
