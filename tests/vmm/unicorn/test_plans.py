@@ -23,9 +23,8 @@ PREFIXES = (b"", b"\x67", b"\x66", b"\x2e", b"\x64\x67")
 def test_the_address_is_that_of_the_decoder(bits: int, prefix: bytes) -> None:
     checked = 0
     with board(b"\xf4", "real16" if bits == 16 else "prot32") as b:
-        b.registers(
-            **dict(zip(("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"), range(0x1111, 0x99999, 0x1111)))
-        )
+        names = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi")
+        b.registers(**{name: 0x1111 * (i + 1) for i, name in enumerate(names)})
         cpu = b.engine.cpu
         for opcode in (b"\x8b", b"\x88", b"\x80", b"\x0f\xb7", b"\x0f\x38\xf0"):
             for modrm in range(0xC0):
