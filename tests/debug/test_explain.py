@@ -12,6 +12,7 @@ from tests.debug.support import boot, ended
 LONG = 'mode = "long64"'
 RING3 = 'mode = "long64"\nring = 3'
 PROT = 'mode = "prot32"'
+INVPCID = ".byte 0x66, 0x0f, 0x38, 0x82, 0x04, 0x25, 0, 0, 2, 0"
 PAGE = '[[page]]\nlinear = 0x200000\nphysical = 0x200000\nflags = "{}"'
 
 # (header, code, what the title must contain, what some line must contain)
@@ -77,6 +78,44 @@ ENDS = {
     "wrmsr reserved": (LONG, "mov ecx, 0xc0000080\nrdmsr\nor eax, 2\nwrmsr", "reserved bit 1 set", "EDX:EAX = 0xd03"),
     "EFER.LME": (LONG, "mov ecx, 0xc0000080\nrdmsr\nbtr eax, 8\nwrmsr", "LME cannot change while CR0.PG = 1", "ECX"),
     "cr4 reserved": (LONG, "mov rax, cr4\nbts rax, 40\nmov cr4, rax", "CR4 reserved bit 40 set", "CR4 <- 0x"),
+    "cr3 high": (
+        LONG,
+        "mov rax, cr3\nbts rax, 63\nmov cr3, rax",
+        "CR3 bit 63 set: physical addresses have 40 bits",
+        "CR3 <- ",
+    ),
+    "cr3 with pcide": (
+        LONG + "\n[registers]\ncr4 = 0x20620",
+        "mov rax, cr3\nbts rax, 63\nbts rax, 50\nmov cr3, rax",
+        "CR3 bit 50 set",
+        "CR3 <- ",
+    ),
+    "cr4 pcide": (
+        LONG,
+        "mov rax, cr3\nor rax, 5\nmov cr3, rax\nmov rax, cr4\nbts rax, 17\nmov cr4, rax",
+        "CR4.PCIDE cannot be set while CR3[11:0] = 0x5",
+        "CR4 <- ",
+    ),
+    "invpcid type": (LONG, f"mov eax, 4\n{INVPCID}", "INVPCID type 0x4: types are 0 to 3", "PCID 0x0"),
+    "invpcid pcid": (
+        LONG,
+        f"mov dword ptr [0x20000], 7\nmov eax, 1\n{INVPCID}",
+        "INVPCID of PCID 0x7 with CR4.PCIDE = 0",
+        "type 0x1, PCID 0x7",
+    ),
+    "invpcid reserved": (
+        LONG,
+        f"mov dword ptr [0x20000], 0x1000\nxor eax, eax\n{INVPCID}",
+        "the INVPCID descriptor's reserved bit 12 set",
+        "PCID 0x1000",
+    ),
+    "invpcid address": (
+        LONG,
+        f"mov byte ptr [0x2000f], 0x40\nxor eax, eax\n{INVPCID}",
+        "address 0x4000000000000000 is not canonical",
+        "type 0x0",
+    ),
+    "umip": (RING3 + "\n[registers]\ncr4 = 0xe20", "str eax", "STR at CPL 3 with CR4.UMIP = 1", "str"),
     "cr4 pae": (LONG, "mov rax, cr4\nbtr rax, 5\nmov cr4, rax", "CR4.PAE cannot be cleared", "CR4 <- 0x"),
     "cr0 pe": (LONG, "mov rax, cr0\nbtr rax, 0\nmov cr0, rax", "CR0.PG = 1 with PE = 0", "CR0 <- 0x"),
     "dr7 high": (LONG, "mov rax, -1\nmov dr7, rax", "DR7 bits 63:32 must be 0", "DR7 <- 0x"),

@@ -13,6 +13,7 @@ from kvmscope.debug.explain.traps import Cause
 from kvmscope.x86.bitfields import CR0, CR4, Bit, defined_mask
 from kvmscope.x86.msrs import check_read, check_write
 from kvmscope.x86.paging import load_pdptes
+from kvmscope.x86.paging.formats import is_canonical
 
 __all__ = ["control_cause"]
 
@@ -47,6 +48,8 @@ def control_cause(guest: Guest, decoded: Decoded) -> tuple[str, Cause] | None:
         return None
     if decoded.mnemonic in _MSR_REGISTERS:
         return _msr(guest, decoded)
+    if decoded.mnemonic == "invpcid":
+        return _invpcid(guest, decoded)
     if decoded.mnemonic == "xsetbv":
         value = guest.gpr("rdx") << 32 & 0xFFFFFFFF00000000 | guest.gpr("rax") & 0xFFFFFFFF
         return _answer("xsetbv", _xcr0(guest, value), "xcr0", value)
@@ -82,6 +85,12 @@ def _control_register(guest: Guest, name: str, value: int) -> str:
             return "CR4.CET cannot be set while CR0.WP = 0"
         return ""
     if name == "cr3":
+        if cpu.cr4 & _PCIDE:
+            # Bit 63 asks to keep translations.
+            value &= ~(1 << 63)
+        width = guest.profile.maxphyaddr if guest.profile is not None else 52
+        if value >> width:
+            return f"CR3 {_bits(value >> width << width)} set: physical addresses have {width} bits"
         if guest.long_mode:
             return ""
         if cpu.cr0 & _PG and cpu.cr4 & _PAE:
@@ -121,6 +130,25 @@ def _debug_register(name: str, value: int) -> str:
     if name in ("dr6", "dr7", "dr4", "dr5") and value >> 32:
         return f"{name.upper()} bits 63:32 must be 0"
     return ""
+
+
+def _invpcid(guest: Guest, decoded: Decoded) -> tuple[str, Cause] | None:
+    """INVPCID's type and descriptor (SDM vol. 2A)."""
+    kind = register_value(guest, decoded.registers[0]) if decoded.registers else None
+    raw = [guest.word(operand.linear + i, 8) for operand in decoded.memory[:1] for i in (0, 8)]
+    if kind is None or len(raw) < 2 or raw[0] is None or raw[1] is None:
+        return None
+    pcid, address = raw[0], raw[1]
+    words = ""
+    if kind > 3:
+        words = f"INVPCID type {kind:#x}: types are 0 to 3"
+    elif pcid >> 12:
+        words = f"the INVPCID descriptor's reserved {_bits(pcid & ~0xFFF)} set"
+    elif kind < 2 and pcid and not guest.cpu.cr4 & _PCIDE:
+        words = f"INVPCID of PCID {pcid:#x} with CR4.PCIDE = 0"
+    elif kind == 0 and guest.profile is not None and not is_canonical(address, guest.profile.linear_bits):
+        words = f"the INVPCID descriptor's address {address:#x} is not canonical"
+    return ("cr", (words, [f"type {kind:#x}, PCID {pcid:#x}, address {address:#x}"])) if words else None
 
 
 def _xcr0(guest: Guest, value: int) -> str:
