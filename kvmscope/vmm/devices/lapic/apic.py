@@ -73,15 +73,6 @@ class LocalApic(ApicCore):
         )
         bus.receivers.append(self)
 
-    def virtual_wire(self) -> None:
-        """As PC firmware hands the bootstrap processor over, to be called after `reset`: enabled, the 8259s at LINT0 as
-        ExtINT, NMI at LINT1 (MultiProcessor Specification 1.4 section 3.6.2.2)."""
-        self.timer.settle()
-        self.store(Reg.SVR, SVR_ENABLED | 0xFF)
-        self.store(Reg.LVT_LINT0, DeliveryMode.EXTINT << 8)
-        self.store(Reg.LVT_LINT1, DeliveryMode.NMI << 8)
-        self._update()
-
     # memory
 
     def read(self, offset: int, size: int) -> int:
@@ -95,15 +86,15 @@ class LocalApic(ApicCore):
         within = offset & 0xF
         if size not in (1, 2, 4) or within + size > 4:
             return 0
-        self.timer.settle()
+        if self.timer.settle():
+            self._update()
         register = REGISTERS.get(offset & ~0xF)
         if register is None or not register.xapic:
             self._error(ApicError.ILLEGAL_REGISTER)
-            value = 0
-        else:
-            # Of what can only be written, a load gives 0.
-            value = self.load(register.offset)
-        self._update()
+            self._update()
+            return 0
+        # Of what can only be written, a load gives 0.
+        value = self.load(register.offset)
         return value >> 8 * within & (1 << 8 * size) - 1
 
     def write(self, offset: int, size: int, value: int) -> None:
@@ -122,11 +113,9 @@ class LocalApic(ApicCore):
 
     def read_msr(self, index: int) -> int | None:
         """RDMSR; None: not an MSR of this device.  Raises `MsrFault`."""
-        self.timer.settle()
-        try:
-            return msr.read(self, index)
-        finally:
+        if self.timer.settle():
             self._update()
+        return msr.read(self, index)
 
     def write_msr(self, index: int, value: int) -> bool:
         """WRMSR; False: not an MSR of this device.  Raises `MsrFault`."""
@@ -154,22 +143,22 @@ class LocalApic(ApicCore):
 
     def load(self, offset: int) -> int:
         """Value of a register, without side effects; `ApicTimer.settle` has been called."""
-        if offset in (Reg.ID, Reg.LDR) and self.x2apic_mode:
-            return self.index if offset == Reg.ID else x2apic_logical_id(self.index)
-        if offset in self.values:
-            return self.values[offset]
-        for first, vectors in ((Reg.ISR, self.isr), (Reg.TMR, self.tmr), (Reg.IRR, self.irr)):
-            if first <= offset < first + 0x80:
-                return vectors >> 2 * (offset - first) & 0xFFFFFFFF
         match offset:
+            case Reg.CURRENT_COUNT:
+                return self.timer.current
+            case Reg.ID | Reg.LDR if self.x2apic_mode:
+                return self.index if offset == Reg.ID else x2apic_logical_id(self.index)
+            case _ if offset in self.values:
+                return self.values[offset]
             case Reg.VERSION:
                 return VERSION
             case Reg.PPR:
                 return self.priority
             case Reg.INITIAL_COUNT:
                 return self.timer.initial
-            case Reg.CURRENT_COUNT:
-                return self.timer.current
+        for first, vectors in ((Reg.ISR, self.isr), (Reg.TMR, self.tmr), (Reg.IRR, self.irr)):
+            if first <= offset < first + 0x80:
+                return vectors >> 2 * (offset - first) & 0xFFFFFFFF
         return 0
 
     def store(self, offset: int, value: int) -> None:

@@ -239,8 +239,8 @@ class ApicCore:
     @property
     def priority(self) -> int:
         """PPR: the task priority, or the class in service if that is higher (section 11.8.3.1)."""
-        tpr, in_service = self.values[Reg.TPR], max(_highest(self.isr), 0) & 0xF0
-        return tpr if tpr & 0xF0 >= in_service else in_service
+        # The sub-class is the TPR's where the classes are equal, so the greater number is the right one.
+        return max(self.values[Reg.TPR], _highest(self.isr) & 0xF0 if self.isr else 0)
 
     def _request(self, vector: int, level: bool) -> bool:
         """Accept a fixed interrupt into the IRR; False for an illegal vector."""
@@ -255,13 +255,17 @@ class ApicCore:
     def _external_ready(self) -> bool:
         if self._external is None:
             return False
-        if self.extint or (self.pins[0] and not self.enabled):
+        if self.extint:
             return True
+        if not self.pins[0]:
+            return False
         entry = self.values[Reg.LVT_LINT0]
-        return self.pins[0] and not entry & LVT_MASKED and entry >> 8 & 7 == DeliveryMode.EXTINT
+        return not self.enabled or (not entry & LVT_MASKED and entry >> 8 & 7 == DeliveryMode.EXTINT)
 
     def _deliverable(self) -> int | None:
         """The vector that the processor would get from the IRR now."""
+        if not self.irr:
+            return None
         vector = _highest(self.irr)
         return vector if vector >> 4 > self.priority >> 4 else None
 

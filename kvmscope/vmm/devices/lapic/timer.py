@@ -75,17 +75,20 @@ class ApicTimer:
             elapsed %= period
         return self.initial - elapsed // self.divisor
 
-    def settle(self) -> None:
+    def settle(self) -> bool:
         """Catch up with the clock: report an expiry that has come.  To be called before anything looks or changes."""
         if self._origin is not None:
             period = self.initial * self.divisor
             passed = (self._clock.now - self._origin) // period
-            if passed:
-                self._origin = self._origin + passed * period if self.mode == TimerMode.PERIODIC else None
-                self._expired()
+            if not passed:
+                return False
+            self._origin = self._origin + passed * period if self.mode == TimerMode.PERIODIC else None
         elif self._tsc_deadline and self._tsc() >= self._tsc_deadline:
             self._tsc_deadline = 0
-            self._expired()
+        else:
+            return False
+        self._expired()
+        return True
 
     def schedule(self) -> None:
         """Have the clock call at the next expiry, if that matters.  To be called after `settle` and every change."""

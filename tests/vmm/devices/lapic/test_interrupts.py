@@ -79,6 +79,20 @@ def test_sub_class_of_the_tpr_shows_in_ppr_only() -> None:
     assert reg(apic, Reg.PPR) == 0x40
     put(apic, Reg.TPR, 0x41)
     assert reg(apic, Reg.PPR) == 0x41
+    put(apic, Reg.TPR, 0x3F)
+    assert reg(apic, Reg.PPR) == 0x40
+
+
+@pytest.mark.parametrize("tpr", [0, 0x0F, 0x20, 0x3A, 0x40, 0x4F, 0x50, 0xFF])
+@pytest.mark.parametrize("vector", [None, 0x10, 0x3F, 0x40, 0x4F, 0xFE])
+def test_processor_priority(tpr: int, vector: int | None) -> None:
+    apic = Bench().apics[0]
+    if vector is not None:
+        put(apic, Reg.ICR, SELF | vector)
+        assert apic.acknowledge() == vector
+    put(apic, Reg.TPR, tpr)
+    in_service = (vector or 0) >> 4
+    assert reg(apic, Reg.PPR) == (tpr if tpr >> 4 >= in_service else in_service << 4)
 
 
 def test_pending_once_however_often_sent() -> None:
@@ -250,17 +264,6 @@ def test_without_an_apic_the_pins_are_intr_and_nmi() -> None:
     assert apic.signals.nmi
     apic.write_msr(0x1B, 0xFEE00000 | BSP | EN)
     assert not apic.signals.interrupt
-
-
-def test_virtual_wire() -> None:
-    apic = Bench(enable=False).apics[0]
-    apic.set_lint(0, True)
-    assert not apic.signals.interrupt
-    apic.virtual_wire()
-    assert apic.signals.interrupt
-    apic.set_lint(1, True)
-    assert apic.signals.nmi
-    assert reg(apic, Reg.SVR) == 0x1FF
 
 
 # other local sources
