@@ -32,6 +32,8 @@ _EXCEPTION_WEIGHT: Final = 16
 
 _NO_EXIT: Final = frozenset({0x80, 0xB0})
 """Local APIC registers that processors virtualize: TPR and EOI."""
+_CURRENT_COUNT: Final = 0x390
+"""Local APIC register whose reads exit even where others are virtualized (SDM vol. 3C section 30.4.2); guests poll it."""
 
 
 class Board:
@@ -121,6 +123,8 @@ class Board:
         apic = self._apics[engine.vcpu]
         if address >> 12 == apic.base >> 12 and apic.mmio_enabled:
             value, device = apic.read(address & 0xFFF, size), apic.name
+            if address & 0xFFF == _CURRENT_COUNT:
+                self.clock.spend(EXIT_TIME)
         else:
             value, device = self.bus.memory_read(address, size)
             self.clock.spend(EXIT_TIME)
@@ -191,7 +195,10 @@ class Board:
 
     def read_msr(self, vcpu: int, index: int) -> int | None:
         """MSRs of the local APIC."""
-        return self._apics[vcpu].read_msr(index)
+        value = self._apics[vcpu].read_msr(index)
+        if index == 0x800 + (_CURRENT_COUNT >> 4):
+            self.clock.spend(EXIT_TIME)
+        return value
 
     def write_msr(self, vcpu: int, index: int, value: int) -> bool:
         """MSRs of the local APIC."""
