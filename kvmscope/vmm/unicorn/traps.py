@@ -51,6 +51,9 @@ _DIRECT: Final = (0x9A, 0xEA)
 """Far CALL and JMP with an immediate pointer."""
 _NEW_TF: Final = frozenset({Kind.SYSCALL, Kind.SYSRET})
 """Kinds after which the *new* TF decides about a #DB."""
+_NOWHERE: Final = -1
+_IN_VAIN: Final = 64
+"""Traps of code that is gone after which the probe's table is filled anew, which costs as much."""
 
 
 class _Site(NamedTuple):
@@ -61,6 +64,8 @@ class _Site(NamedTuple):
     modrm: bool
     plan: Plan | None = None
     """How to tell quickly that there is nothing to do."""
+    physical: int = _NOWHERE
+    """Where its bytes are in RAM, if only there: once they have changed, its block is gone."""
 
 
 class Traps:
@@ -70,7 +75,11 @@ class Traps:
         self._cpu: Cpu
         self._breakpoints: frozenset[int] = frozenset()
         self._sites: dict[int, list[_Site]] = {}
-        self._resumed = False
+        self._resumed: int | None = None
+        """Where a run begins, until its first instruction has started."""
+        self._forgotten = False
+        """The probe's table has addresses that nobody wants trapped any more."""
+        self._in_vain = 0
 
     def attach(self, cpu: Cpu) -> None:
         """Set the processor; once."""
@@ -79,7 +88,11 @@ class Traps:
 
     def resume(self) -> None:
         """A run begins: the breakpoint it stands at does not stop it again."""
-        self._resumed = True
+        self._resumed = self._cpu.env.linear_ip
+
+    def started(self) -> None:
+        """Its first instruction has started: what begins another slice, an interrupt's handler, is no resumption."""
+        self._resumed = None
 
     def set_breakpoints(self, linear: Iterable[int]) -> None:
         """Replace the user's breakpoints."""
@@ -91,8 +104,14 @@ class Traps:
         cpu = self._cpu
         cpu.debug_changed = False
         cpu.debug.arm()
+        self._fill()
+
+    def _fill(self) -> None:
+        cpu = self._cpu
         probe = cpu.probe
         probe.clear()
+        self._forgotten = False
+        self._in_vain = 0
         for addresses in (self._breakpoints, self._sites, cpu.debug.execute):
             for address in addresses:
                 probe.add(address)
@@ -119,11 +138,11 @@ class Traps:
         if not code64 and cpu.policy[0] & _CS and beyond_limit(cpu, start + size - 1):
             for shape in instructions(data, code64, code32):
                 if beyond_limit(cpu, start + shape.offset + shape.length - 1):
-                    self._add(start, data, shape, Kind.FETCH, code32)
+                    self._add(start, physical, data, shape, Kind.FETCH, code32)
         for shape, kind in scan.find(data, code64, code32, self._policy()):
-            self._add(start, data, shape, kind, code32)
+            self._add(start, physical, data, shape, kind, code32)
 
-    def _add(self, start: int, data: bytes, shape: Shape, kind: str, code32: bool) -> None:
+    def _add(self, start: int, physical: int, data: bytes, shape: Shape, kind: str, code32: bool) -> None:
         address = start + shape.offset
         code = data[shape.offset : shape.offset + shape.length]
         cpu = self._cpu
@@ -132,9 +151,17 @@ class Traps:
         simple = kind == Kind.MEMORY and segments > 0 and not (alignment and cpu.env.cpl == 3)
         quick = plan(shape, code, code32) if simple else None
         site = _Site(kind, code, kind not in _PLAIN and shape.opcode not in _DIRECT, quick)
+        place = physical + shape.offset
+        if (address & 0xFFF) + shape.length > 0x1000 or place + shape.length > cpu.memory.size:
+            place = _NOWHERE
         known = self._sites.setdefault(address, [])
-        if site not in known:
-            known.append(site)
+        for i, other in enumerate(known):
+            if other[:4] == site[:4]:
+                if other.physical != place:
+                    known[i] = site
+                break
+        else:
+            known.append(site._replace(physical=place))
         self._cpu.probe.add(address)
 
     def _policy(self) -> scan.Policy:
@@ -160,26 +187,48 @@ class Traps:
         """The probe trapped the instruction at ``address``."""
         cpu = self._cpu
         fields = cpu.probe.fields
-        first = self._resumed and fields[COUNTER] == 1
-        self._resumed = False
-        again = is_repeating(cpu, address, PREVIOUS)
-        if address in self._breakpoints and not first and not again:
+        first = self._resumed == address and fields[COUNTER] == 1
+        self._resumed = None
+        if address in self._breakpoints and not first and not is_repeating(cpu, address, PREVIOUS):
             fields[COUNTER] -= 1
             if cpu.pending is None:
                 cpu.pending = Stop(StopReason.BREAKPOINT, cpu.clock, breakpoint=address)
             cpu.native.stop()
             return
         hit = cpu.debug.execute.get(address)
-        if hit and not cpu.resuming and not again and not self._after_mov_ss():
+        if hit and not cpu.resuming and not is_repeating(cpu, address, PREVIOUS) and not self._after_mov_ss():
             guarded(cpu, lambda: deliver(cpu, DB, dr6=hit))
             self._leave()
             return
-        for site in self._sites.get(address, ()):
+        sites = self._sites.get(address)
+        if sites is None:
+            # A slot of the table that is shared, or code that is gone.
+            self._in_vain += self._forgotten
+            if self._in_vain > _IN_VAIN:
+                self._fill()
+            return
+        peek = cpu.memory.peek
+        gone = False
+        for site in sites:
             # The same address may hold other code by now, or in another address space.
-            if cpu.memory.peek(address, len(site.data)) != site.data:
-                continue
-            if (site.plan is None or not surely_allowed(cpu, site.plan)) and self._special(site):
+            if peek(address, len(site.data)) != site.data:
+                gone = gone or self._gone(site)
+            elif (site.plan is None or not surely_allowed(cpu, site.plan)) and self._special(site):
                 return
+        if gone:
+            self._forget(address, sites)
+
+    def _gone(self, site: _Site) -> bool:
+        """Whether its block was dropped: a store there changed what was translated."""
+        physical = site.physical
+        return physical >= 0 and self._cpu.memory.read_physical(physical, len(site.data)) != site.data
+
+    def _forget(self, address: int, sites: list[_Site]) -> None:
+        """Drop what is gone, or a guest that writes its code anew would be trapped ever more often."""
+        self._sites[address] = left = [site for site in sites if not self._gone(site)]
+        if not left:
+            del self._sites[address]
+            self._forgotten = True
 
     def _after_mov_ss(self) -> bool:
         """The instruction before was MOV SS or POP SS, which suppresses execution breakpoints on Intel's processors."""
