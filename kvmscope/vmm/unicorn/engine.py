@@ -347,6 +347,7 @@ class UnicornEngine:
         if self._env.d[HFLAGS] & HF.INHIBIT:
             self._note_shadow(fields[PREVIOUS])
         if counted:
+            self._traps.started()
             cpu.previous = previous
         cpu.base += counted
         fields[COUNTER] = 0
