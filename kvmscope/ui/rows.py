@@ -49,6 +49,8 @@ class Key(NamedTuple):
     """For what can be edited: the text to begin with, as a user would type it."""
     address: int | None = None
     """Linear address or register value that `goto`, `m` and the like may use; None: nothing of that sort."""
+    vcpu: int | None = None
+    """Whose it is, where a machine has several vCPUs."""
 
 
 class Span(NamedTuple):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kvmscope.ui.machine_news import CommandDone
     from kvmscope.ui.workbench import Workbench
     from kvmscope.vmm.engine import Stop
+    from kvmscope.vmm.events import Event
 else:
     # Actions are mixed into the screen: each widget class in between would cost the first paint 5 ms.
     Workbench = object
@@ -125,17 +126,26 @@ class RunActions(Workbench):
         """Back to the event before."""
         events = self.view.snapshot.events if self.view else ()
         tick = self.view.snapshot.tick if self.view else 0
-        before = next((event.tick for event in reversed(events) if event.tick < tick), None)
+        before: Event | None = None
+        for event in reversed(events):
+            # The first one of its tick: what one vCPU's instruction does to another stands behind it.
+            if before is not None and event.tick < before.tick:
+                break
+            if event.tick < tick:
+                before = event
         if before is None:
             self.say("There is no event before this point")
             return
-        self.travel(before)
+        self.travel(before.tick, before.vcpu)
 
-    def travel(self, tick: int) -> None:
-        """Go to a point of history."""
+    def travel(self, tick: int, vcpu: int | None = None) -> None:
+        """Go to a point of history, and look at a vCPU there."""
 
         def work(debugger: Debugger, cancel: threading.Event) -> Stop:
-            return debugger.machine.goto(tick)
+            stop = debugger.machine.goto(tick)
+            if vcpu is not None:
+                debugger.machine.select(vcpu)
+            return stop
 
         self.move(f"travel to {tick}", work)
 
@@ -255,7 +265,7 @@ class RunActions(Workbench):
     def open_key(self, key: Key, message: PanelActivated) -> None:
         """What activating a key does; the other actions know more kinds."""
         if key.kind == "tick":
-            self.travel(int(key.value))
+            self.travel(int(key.value), key.vcpu)
         elif key.kind == "breakpoint":
             self.controller.toggle_address(int(key.value))
 
@@ -281,8 +291,11 @@ def _to_next_event(debugger: Debugger, cancel: threading.Event) -> Stop:
         before = machine.tick
         stop = machine.run(_EVENT_SLICE, cancel=cancel)
         snapshot = machine.snapshot()
-        found = next((event.tick for event in snapshot.events if event.tick > here), None)
-        if found is not None and found < machine.tick:
-            return machine.goto(found)
-        if found is not None or stop.reason.final or machine.tick == before or cancel.is_set():
+        found = next((event for event in snapshot.events if event.tick > here), None)
+        if found is not None:
+            if found.tick < machine.tick:
+                stop = machine.goto(found.tick)
+            machine.select(found.vcpu)
+            return stop
+        if stop.reason.final or machine.tick == before or cancel.is_set():
             return stop

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from tests.debug.support import TWO_VCPUS
 from tests.ui.render.fake import Guest, vcpus
 from tests.ui.support import CALLING, drive
 
+ROOT = Path(__file__).parents[2]
 GUEST = f"; /// kvmscope\n; smp = 2\n; ///\n{TWO_VCPUS}"
 
 
@@ -160,3 +162,20 @@ def test_devices_fold_open_and_filter():
         assert "untouched" in bench.screen_text()
 
     drive(scenario, GUEST)
+
+
+def test_an_event_is_looked_at_from_its_own_vcpu():
+    async def scenario(bench):
+        seen = []
+        for _ in range(12):
+            await bench.press("]")
+            event = bench.main.view.snapshot.events[-1]
+            assert event.tick == bench.tick
+            seen.append(bench.main.view.snapshot.vcpu)
+        assert set(seen) == {0, 1}
+        await bench.press("[", "[", "[")
+        assert bench.main.view.snapshot.vcpu == seen[8]
+        await bench.press("6", "home", "enter")
+        assert bench.main.view.snapshot.vcpu == seen[0]
+
+    drive(scenario, (ROOT / "reproducers" / "ipi.asm").read_text())

@@ -124,7 +124,7 @@ def _event_row(
 ) -> Row:
     event = boxed.event
     words = describe(event, symbols)
-    key = Key(Kind.TICK, event.tick, f"{event.tick}", event.rip)
+    key = Key(Kind.TICK, event.tick, f"{event.tick}", event.rip, event.vcpu if vcpus > 1 else None)
     spans = [Span(point, "gutter_current"), Span("·" if future else " ", "past")]
     spans.append(Span(f"{event.tick:{digits[0]}d} ", "dim"))
     if vcpus > 1:
