@@ -18,6 +18,7 @@ PICTURES = {
     "session": ("page-fault-write.asm", (160, 50), ["escape", "s", "s", "s"]),
     "small": ("page-fault-write.asm", (80, 24), ["escape", "s", "s", "s", "5"]),
     "double-fault": ("double-fault.asm", (160, 50), ["escape", "s", "s", "s"]),
+    "processors": ("ipi.asm", (160, 50), ["escape", *["right_square_bracket"] * 12, "6"]),
     "descriptors": ("call-gate.asm", (120, 40), ["escape", "s", "s", "s", "9"]),
 }
 
