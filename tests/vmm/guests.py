@@ -262,11 +262,11 @@ sub:    lock inc dword ptr [0x300100]
     Guest(
         "timers, HLT and interrupts of one processor",
         """
-start:  mov     ebx, 0xfee00000
-        mov     dword ptr [rbx+0xf0], 0x1ff
-        mov     dword ptr [rbx+0x3e0], 0xb
-        mov     dword ptr [rbx+0x320], 0x20040
-        mov     dword ptr [rbx+0x380], 20011
+start:  mov     r12d, 0xfee00000
+        mov     dword ptr [r12+0xf0], 0x1ff
+        mov     dword ptr [r12+0x3e0], 0xb
+        mov     dword ptr [r12+0x320], 0x20040
+        mov     dword ptr [r12+0x380], 20011
         mov     al, 0x34
         out     0x43, al
         mov     al, 50
@@ -290,10 +290,10 @@ tick:   push    rax
         inc     r10
         rdtsc
         mov     [0x300000], eax
-        mov     eax, [0xfee00390]
+        mov     eax, [r12+0x390]
         mov     [0x300008+r10*8], eax
         and     r10d, 0xff
-        mov     dword ptr [0xfee000b0], 0
+        mov     dword ptr [r12+0xb0], 0
         pop     rax
         iretq
 """,

@@ -93,13 +93,14 @@ def test_stale_translations_are_seen_and_end_at_the_same_tick(make: Make) -> Non
 def test_one_run_slices_and_steps_are_the_same(make: Make, guest: Guest) -> None:
     chooser = random.Random(1)
     whole, sliced = make(guest), make(guest)
-    whole.run(guest.ticks)
     while sliced.tick < guest.ticks:
         if chooser.random() < 0.6:
             for _ in range(min(chooser.randrange(30), guest.ticks - sliced.tick)):
                 sliced.step()
         else:
             sliced.run(min(chooser.randrange(1, 500), guest.ticks - sliced.tick))
+    # A step of one processor may have given the others their turns.
+    whole.run(sliced.tick)
     assert state(sliced) == state(whole)
 
 
@@ -116,7 +117,11 @@ def test_every_jump_is_exact(make: Make, guest: Guest) -> None:
         m.goto(max(0, tick - 1))
         assert state(m) == wanted[max(0, tick - 1)], "step back"
         if tick:
-            m.step()
+            if guest.smp == 1:
+                m.step()
+            else:
+                # A step of one processor of several may give the others their turns.
+                m.run(1)
             assert state(m) == wanted[tick], "and forward again"
     m.run(guest.ticks - m.tick)
     assert state(m) == wanted[guest.ticks]
@@ -146,7 +151,7 @@ def test_step_deltas_are_exact(make: Make, guest: Guest) -> None:
         assert ("rip" in delta.registers) == (old.rip != m.cpu.rip)
         assert ("rflags" in delta.registers) == (old.rflags != m.cpu.rflags)
         assert delta.events == tuple(m.events[events:])
-        assert delta.ticks == 1
+        assert delta.ticks == 1 or guest.smp > 1
 
 
 def test_accessed_and_dirty_bits_are_in_the_delta(make: Make) -> None:
