@@ -24,7 +24,7 @@ __all__ = ["COUNTER", "LAST", "LIMIT", "NOWHERE", "PREVIOUS", "REPEATS", "Probe"
 
 COUNTER, LIMIT, LAST, PREVIOUS, SEEN, RCX, RSP, REPEATS = range(8)
 _P_SEEN, _P_ENV, _P_STOP, _P_EXIT, _P_ICOUNT, _P_TCG_EXIT, _P_TABLE, _P_CALLBACK = range(8, 16)
-_CC_DST, _CC_SRC, _CC_SRC2, _CC_OP = range(16, 20)
+_CC_DST, _CC_SRC, _CC_SRC2, _CC_OP, _P_FILTER = range(16, 21)
 _LAZY_SIZE: Final = 28
 """Bytes of cc_dst, cc_src, cc_src2 and cc_op, which follow each other in the state as in the fields."""
 
@@ -70,14 +70,20 @@ _X86_64: Final = bytes.fromhex(
     "418b80a8000000"  # mov eax, [r8+cc_op]
     "48898198000000"  # mov [rcx+8*CC_OP], rax
     "488b0148ffc0488901"  # COUNTER += 1
-    "483b4108771e"  # cmp rax, [rcx+8*LIMIT]; ja stop
+    "483b41087744"  # cmp rax, [rcx+8*LIMIT]; ja stop
     "0fb7c6"  # movzx eax, si
-    "4c8b4170"  # mov r8, [rcx+8*P_TABLE]
-    "498b04c0"  # mov rax, [r8+8*rax]
-    "4885c07433"  # test rax, rax; jz done
-    "4839f07406"  # cmp rax, rsi; je trap
-    "4883f8fe7528"  # cmp rax, ANY; jne done
-    "ff6178"  # trap: jmp [rcx+8*P_CALLBACK]
+    "4c8b4970"  # mov r9, [rcx+8*P_TABLE]
+    "4d8b0cc1"  # mov r9, [r9+8*rax]
+    "4d85c97459"  # test r9, r9; jz done
+    "4939f17409"  # cmp r9, rsi; je own
+    "4983f9fe754e"  # cmp r9, ANY; jne done
+    "ff6178"  # callback: jmp [rcx+8*P_CALLBACK]
+    "4c8b89a0000000"  # own: mov r9, [rcx+8*P_FILTER]
+    "410fb60401"  # movzx eax, byte [r9+rax]
+    "85c074ed"  # test eax, eax; jz callback
+    "4d8b44c0f8"  # mov r8, [r8+8*rax-8]                             the register that an indirect call goes to
+    "4d89c149c1e11049c1f910"  # mov r9, r8; shl r9, 16; sar r9, 16
+    "4d39c175d8c3"  # cmp r9, r8; jne callback; ret
     "4c8b415041c60001"  # stop: stop_request = 1, as uc_emu_stop does
     "4c8b415841c60001"  # exit_request = 1
     "4c8b416841c70001000000"  # tcg_exit_req = 1
@@ -86,6 +92,10 @@ _X86_64: Final = bytes.fromhex(
 )
 
 _CODE: Final = {"x86_64": _X86_64, "amd64": _X86_64}
+
+
+def _canonical48(value: int) -> bool:
+    return value >> 47 in (0, 0x1FFFF)
 
 
 class Probe:
@@ -100,8 +110,9 @@ class Probe:
     def __init__(self, native: Native, trap: Callable[[int], None], *, force_python: bool = False) -> None:
         engine = engine_address(native.uc)
         cpu, env = env_address(native.uc)
-        self.fields = (ctypes.c_uint64 * 20)()
+        self.fields = (ctypes.c_uint64 * 21)()
         self._table = (ctypes.c_uint64 * _SLOTS)()
+        self._filter = (ctypes.c_uint8 * _SLOTS)()
         self._native = native
         self._trap = trap
         fields = self.fields
@@ -114,6 +125,7 @@ class Probe:
         fields[_P_ICOUNT] = ctypes.c_uint64.from_address(cpu + CPU["icount_decr_ptr"]).value + 2
         fields[_P_TCG_EXIT] = cpu + CPU["tcg_exit_req"]
         fields[_P_TABLE] = ctypes.addressof(self._table)
+        fields[_P_FILTER] = ctypes.addressof(self._filter)
         self._callback = CODE(self._on_trap)
         fields[_P_CALLBACK] = ctypes.cast(self._callback, ctypes.c_void_p).value or 0
         self._lazy = env + ENV["cc_dst"]
@@ -155,20 +167,36 @@ class Probe:
         if f[COUNTER] > f[LIMIT]:
             self._native.stop()
             return
-        entry = self._table[address & _SLOTS - 1]
-        if entry and entry in (address, _ANY):
-            self._trap(address)
-
-    def add(self, address: int) -> None:
-        """Trap the instruction at a linear address."""
         slot = address & _SLOTS - 1
         entry = self._table[slot]
+        if entry and entry in (address, _ANY):
+            register = self._filter[slot]
+            if register and entry == address and _canonical48(self._registers[register - 1]):
+                return
+            self._trap(address)
+
+    def add(self, address: int, call: int | None = None) -> None:
+        """Trap the instruction at a linear address.
+
+        ``call`` names the register that an indirect near call goes to: it is trapped only when that is not canonical by
+        48 bits.
+        """
+        slot = address & _SLOTS - 1
+        entry = self._table[slot]
+        wanted = 0 if call is None else call + 1
+        if not entry:
+            self._table[slot] = address or _ANY
+            self._filter[slot] = wanted
+            return
         if entry != address:
-            self._table[slot] = address if entry == 0 and address else _ANY
+            self._table[slot] = _ANY
+        if self._filter[slot] != wanted:
+            self._filter[slot] = 0
 
     def clear(self) -> None:
         """Forget all traps."""
         ctypes.memset(self._table, 0, ctypes.sizeof(self._table))
+        ctypes.memset(self._filter, 0, ctypes.sizeof(self._filter))
 
     def restore_flags(self) -> None:
         """Put the lazily kept status flags back to what they were when the last instruction started.

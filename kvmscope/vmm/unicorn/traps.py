@@ -66,6 +66,19 @@ class _Site(NamedTuple):
     """How to tell quickly that there is nothing to do."""
     physical: int = _NOWHERE
     """Where its bytes are in RAM, if only there: once they have changed, its block is gone."""
+    call: int | None = None
+    """The register that an indirect near call goes to."""
+
+
+def _call_register(kind: str, code: bytes) -> int | None:
+    """The register of ``FF /2`` with at most a REX prefix; None for everything else."""
+    if kind != Kind.NEAR_CALL:
+        return None
+    rex = code[0] if code[0] & 0xF0 == 0x40 else 0
+    opcode = code[1:] if rex else code
+    if len(opcode) != 2 or opcode[0] != 0xFF or opcode[1] < 0xC0:
+        return None
+    return opcode[1] & 7 | (rex & 1) << 3
 
 
 class Traps:
@@ -112,9 +125,12 @@ class Traps:
         probe.clear()
         self._forgotten = False
         self._in_vain = 0
-        for addresses in (self._breakpoints, self._sites, cpu.debug.execute):
+        for addresses in (self._breakpoints, cpu.debug.execute):
             for address in addresses:
                 probe.add(address)
+        for address, sites in self._sites.items():
+            for site in sites:
+                probe.add(address, site.call)
 
     def _on_block(self, _uc: int, block: int, _previous: int, _data: int) -> None:
         """A block was translated: note the pages its code is in, and what must be trapped in it."""
@@ -150,7 +166,9 @@ class Traps:
         # Where only segments are to be checked.
         simple = kind == Kind.MEMORY and segments > 0 and not (alignment and cpu.env.cpl == 3)
         quick = plan(shape, code, code32) if simple else None
-        site = _Site(kind, code, kind not in _PLAIN and shape.opcode not in _DIRECT, quick)
+        site = _Site(
+            kind, code, kind not in _PLAIN and shape.opcode not in _DIRECT, quick, call=_call_register(kind, code)
+        )
         place = physical + shape.offset
         if (address & 0xFFF) + shape.length > 0x1000 or place + shape.length > cpu.memory.size:
             place = _NOWHERE
@@ -162,7 +180,7 @@ class Traps:
                 break
         else:
             known.append(site._replace(physical=place))
-        self._cpu.probe.add(address)
+        self._cpu.probe.add(address, site.call)
 
     def _policy(self) -> scan.Policy:
         """What the instructions of a new block can fault on that Unicorn does not look at."""

@@ -9,6 +9,7 @@ import pytest
 
 from kvmscope.vmm.engine import StopReason
 from kvmscope.vmm.events import ModeEvent
+from kvmscope.x86.profiles import resolve
 from tests.vmm.unicorn.bench import CODE, DS, GDT, STACK, STUBS, Board, board, gate32
 
 USER_CODE = 0x410000
@@ -287,3 +288,19 @@ def test_virtual_8086_mode_and_back() -> None:
         words = [b.get(s.gpr[4] + 4 * i, 4) for i in range(9)]
         assert words == [0x12, 0x700, 0x23202, 0xF000, 0x1000, 0x2000, 0x3000, 0x4000, 0x5000]
         assert [s.segments[i].selector for i in (0, 3, 4, 5)] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("register", ["rax", "rdi", "r8", "r15"])
+@pytest.mark.parametrize("target", [0x800000000000, 0xFFFF7FFFFFFFFFFF, 1 << 63, 0xFF00000000000000])
+def test_an_indirect_call_to_a_non_canonical_address_pushes_nothing(register: str, target: int, native: bool) -> None:
+    """SDM vol. 2A CALL: #GP(0) comes before the push; calls to good targets are not even looked at in Python."""
+    source = f"lea {register}, [rip+f]; call {register}; mov {register}, {target:#x}; call {register}; hlt\nf: ret"
+    with board(source, profile=resolve("amd"), python_probe=not native) as b:
+        b.put(STACK - 8, 0x1122334455667788)
+        b.run(3)
+        b.put(STACK - 8, 0x1122334455667788)
+        b.run(10)
+        (fault,) = b.host.exceptions
+        assert (fault.vector, fault.error_code, fault.before.gpr[4]) == (13, 0, STACK)
+        assert b.m[STACK - 8 : STACK] in ((0x1122334455667788).to_bytes(8, "little"), (DS).to_bytes(8, "little"))
