@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from kvmscope.vmm.clock import TSC_RATIO
 from kvmscope.vmm.engine import Activity, Stop
 from kvmscope.vmm.events import ControlRegisterEvent, ModeEvent
 from kvmscope.vmm.unicorn import x87
@@ -13,6 +14,7 @@ from kvmscope.vmm.unicorn.breakpoints import DebugRegisters
 from kvmscope.vmm.unicorn.checks import segments_to_check
 from kvmscope.vmm.unicorn.env import CR, EFLAGS, EIP, FLAG, HF, HFLAGS, M64, Env, decode
 from kvmscope.vmm.unicorn.probe import COUNTER, LIMIT, NOWHERE
+from kvmscope.vmm.unicorn.routes import Routes
 from kvmscope.x86.state import CpuState
 
 if TYPE_CHECKING:
@@ -89,6 +91,7 @@ class Cpu:
         self.debug_changed = True
         """DR0-3, DR7 or CR4.DE changed: breakpoints must be armed anew."""
         self.debug = DebugRegisters(self)
+        self.routes = Routes(self)
         memory.supervisor_keys = lambda: self.msrs.get(_IA32_PKRS, 0)
 
     @property
@@ -98,12 +101,12 @@ class Cpu:
 
     @property
     def tsc(self) -> int:
-        """The time-stamp counter: guest time, plus what WRMSR added."""
-        return self.host.now() + self.tsc_offset & M64
+        """The time-stamp counter: four counts a nanosecond of guest time, plus what WRMSR added."""
+        return self.host.now() * TSC_RATIO + self.tsc_offset & M64
 
     @tsc.setter
     def tsc(self, value: int) -> None:
-        self.tsc_offset = value - self.host.now()
+        self.tsc_offset = value - self.host.now() * TSC_RATIO
         self.host.tsc_written(self.vcpu)
 
     @property

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from kvmscope.vmm.clock import TSC_RATIO
 from kvmscope.vmm.engine import QUANTUM, Activity, Capability, Stop, StopReason
 from kvmscope.vmm.unicorn import capture, layout
 from kvmscope.vmm.unicorn.cpu import Cpu
@@ -202,7 +203,7 @@ class UnicornEngine:
 
     def tsc(self, vcpu: int) -> int:
         """The time-stamp counter of a vCPU."""
-        return self._host.now() + self._vcpus.tsc_offset(vcpu) & M64
+        return self._host.now() * TSC_RATIO + self._vcpus.tsc_offset(vcpu) & M64
 
     def run(self, ticks: int) -> Stop:
         """Execute ``ticks`` instruction starts, or fewer with a reason."""

@@ -90,7 +90,7 @@ LIMITS: Final[tuple[Limit, ...]] = (
     Limit("MSRs", "performance counters of the AMD profile", "enabling one stops the run", stops=True),
     Limit("MSRs", "machine checks", "the banks' registers can be written and read, none is ever reported"),
     Limit("caches", "memory types, WBINVD, CLFLUSH, prefetches, fences", "no effect: every access is coherent at once"),
-    Limit("time", "cycles", "the TSC counts instruction starts"),
+    Limit("time", "cycles", "an instruction start takes a nanosecond, what a hypervisor would have to act on 4 us; the TSC runs at 4 GHz"),
     Limit("interrupts", "external interrupts, NMI, SMI, INIT", "there is no source of them yet: HLT ends a run"),
     Limit(
         "port I/O",

@@ -1,6 +1,6 @@
 """KVM's paravirtual interface, for the profile's option ``kvm_pv`` (Documentation/virt/kvm/x86/msr.rst, hypercalls.rst).
 
-Guest time is exact and the TSC counts its nanoseconds, so the structures need no updates but those after a write.
+Guest time is exact and the TSC counts it, so the structures need no updates but those after a write.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
+from kvmscope.vmm.clock import TSC_RATIO
 from kvmscope.vmm.devices.interrupts import DeliveryMode, Message
 from kvmscope.vmm.engine import EXIT_TIME
 from kvmscope.vmm.unicorn.env import HF, HFLAGS, M32, M64
@@ -29,8 +30,8 @@ _TIME_INFO: Final = struct.Struct("<IxxxxQQIbBxx")
 """``struct pvclock_vcpu_time_info``: version, TSC and nanoseconds of one moment, factor, shift, flags."""
 _WALL_CLOCK: Final = struct.Struct("<III")
 """``struct pvclock_wall_clock``: version, seconds, nanoseconds."""
-_FACTOR, _SHIFT = 1 << 31, 1
-"""One nanosecond for one count of the TSC: ((count << 1) * 2**31) >> 32."""
+_FACTOR, _SHIFT = (1 << 32) // TSC_RATIO, 0
+"""Nanoseconds are (counts << shift) * factor >> 32."""
 _STABLE: Final = 1 << 0
 
 _EPERM, _EINVAL, _ENOSYS = 1, 22, 1000

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvmscope.vmm.clock import TSC_RATIO
 from kvmscope.vmm.engine import Stop, StopReason
 from kvmscope.vmm.unicorn.engine import TLB_GRID
 from tests.vmm.unicorn.bench import CODE, STUBS, Board, assemble, board, gate
@@ -107,8 +108,8 @@ def test_a_fault_is_a_tick_of_its_own() -> None:
 def test_rdtsc_is_the_clock_and_can_be_set() -> None:
     with board("nop; rdtsc; mov r8, rax; mov ecx, 0x10; mov eax, 1000; xor edx, edx; wrmsr; rdtscp; hlt") as b:
         b.run()
-        assert b.state.gpr[8] == 2
-        assert b.state.gpr[0] == 1001
+        assert b.state.gpr[8] == 2 * TSC_RATIO
+        assert b.state.gpr[0] == 1000 + TSC_RATIO
 
 
 @pytest.mark.parametrize("python", [False, True], ids=["native probe", "python probe"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from kvmscope.vmm.clock import Clock
+from kvmscope.vmm.clock import TSC_RATIO, Clock
 from kvmscope.vmm.devices.device import DeviceState
 from kvmscope.vmm.devices.interrupts import ApicBus, DeliveryMode, Signals
 from kvmscope.vmm.devices.lapic.msr import BSP, EN, EXTD
@@ -63,7 +63,7 @@ class ApicCore:
         self.has_x2apic = x2apic
         self.has_tsc_deadline = tsc_deadline
         self.maxphyaddr = maxphyaddr
-        self.tsc: Callable[[], int] = lambda: clock.now
+        self.tsc: Callable[[], int] = lambda: clock.now * TSC_RATIO
         self._bus = bus
         self._bootstrap = bootstrap
         self._external = external

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Final
 
-from kvmscope.vmm.clock import Clock
+from kvmscope.vmm.clock import TSC_RATIO, Clock
 
 __all__ = ["ApicTimer", "TimerMode"]
 
@@ -98,7 +98,7 @@ class ApicTimer:
                 due = self._origin + self.initial * self.divisor
         elif self._tsc_deadline:
             # Not subject to `matters`: it expires once, and a later change of the TSC must not bring it back.
-            due = self._clock.now + self._tsc_deadline - self._tsc()
+            due = self._clock.now - (self._tsc() - self._tsc_deadline) // TSC_RATIO
         if due != self._timer.deadline:
             if due is None:
                 self._timer.cancel()

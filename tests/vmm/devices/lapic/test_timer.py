@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kvmscope.vmm.clock import TSC_RATIO
 from kvmscope.vmm.devices.interrupts import Message
 from kvmscope.vmm.devices.lapic import LocalApic
 from kvmscope.vmm.devices.lapic.registers import Reg
@@ -189,13 +190,13 @@ def armed(delta: int) -> tuple[Bench, LocalApic]:
     apic = bench.apics[0]
     bench.ticks = 1000
     put(apic, Reg.LVT_TIMER, TSC_DEADLINE | VECTOR)
-    assert apic.write_msr(0x6E0, bench.ticks + delta)
+    assert apic.write_msr(0x6E0, TSC_RATIO * (bench.ticks + delta))
     return bench, apic
 
 
 def test_tsc_deadline() -> None:
     bench, apic = armed(3000)
-    assert apic.read_msr(0x6E0) == 4000
+    assert apic.read_msr(0x6E0) == 4000 * TSC_RATIO
     bench.advance(2999)
     assert take(apic) == []
     bench.advance(1)
@@ -216,8 +217,8 @@ def test_disarm_and_rearm() -> None:
     bench, apic = armed(100)
     apic.write_msr(0x6E0, 0)
     assert bench.advance(200) == 0
-    apic.write_msr(0x6E0, bench.ticks + 50)
-    apic.write_msr(0x6E0, bench.ticks + 70)
+    apic.write_msr(0x6E0, TSC_RATIO * (bench.ticks + 50))
+    apic.write_msr(0x6E0, TSC_RATIO * (bench.ticks + 70) - TSC_RATIO + 1)
     bench.advance(69)
     assert take(apic) == []
     bench.advance(1)
@@ -275,14 +276,14 @@ def test_reserved_mode_does_not_count() -> None:
 def test_deadline_follows_the_tsc() -> None:
     bench, apic = armed(1000)
     offset = 0
-    apic.tsc = lambda: bench.ticks + offset
+    apic.tsc = lambda: TSC_RATIO * (bench.ticks + offset)
     offset = -500
     apic.tsc_changed()
     bench.advance(1499)
     assert take(apic) == []
     bench.advance(1)
     assert take(apic) == [VECTOR]
-    apic.write_msr(0x6E0, apic.tsc() + 1000)
+    apic.write_msr(0x6E0, apic.tsc() + 1000 * TSC_RATIO)
     offset += 1000
     apic.tsc_changed()
     assert take(apic) == [VECTOR]
@@ -290,7 +291,7 @@ def test_deadline_follows_the_tsc() -> None:
 
 def test_tsc_set_back_without_a_word_does_not_fire_early() -> None:
     bench, apic = armed(1000)
-    apic.tsc = lambda: bench.ticks - 500
+    apic.tsc = lambda: TSC_RATIO * (bench.ticks - 500)
     bench.advance(1499)
     assert take(apic) == []
     bench.advance(1)
