@@ -49,6 +49,8 @@ _CONTRIBUTORY: Final = frozenset({0, 10, 11, 12, 13, 21})
 _TRAPS_AND_ABORTS: Final = frozenset({1, 2, 3, 4, 8, 18})
 """Vectors whose pushed image does not get RF set (SDM vol. 3B section 17.3.1.1); the rest below 32 are faults."""
 
+_MODE: Final = HF.CS64 | HF.CS32 | 3
+"""What `Cpu.mode` is made of."""
 _CLEARED: Final = FLAG.TF | FLAG.NT | FLAG.RF | FLAG.VM
 _CS_SELECTOR: Final = selector_index(Seg.CS)
 _SS_SELECTOR: Final = selector_index(Seg.SS)
@@ -104,9 +106,11 @@ def deliver(
     source = ExceptionSource.SOFTWARE if software else ExceptionSource.EXTERNAL if external else ExceptionSource.FAULT
     parent: int | None = None
     rip = env.q[EIP]
+    mode = env.d[HFLAGS]
     before = cpu.mode
     # Nothing of the translated code goes on after this: the flags need not stay lazy.
-    env.set_flags(env.flags())
+    flags = env.flags() | 2
+    env.set_flags(flags)
     while True:
         if vector == PF and address is not None:
             cpu.cr2 = env.q[CR + 2] = address
@@ -114,7 +118,7 @@ def deliver(
             _note_debug(cpu, dr6)
         pushed = error_code
         captured = cpu.capture(0 if trap else 1)
-        rf = 0 if software else cpu.flags(0 if trap else 1) & FLAG.RF
+        rf = 0 if software else captured[1] & FLAG.RF
         if resume or (vector < 32 and vector not in _TRAPS_AND_ABORTS and not software and not external):
             rf = FLAG.RF
         ext = 0 if software else 1
@@ -123,7 +127,14 @@ def deliver(
         stopped = False
         try:
             if env.q[CR] & 1:
-                handler = _protected(cpu, vector, pushed, software, external, ext, next_ip, rf)
+                code = pushed if vector in _HAS_ERROR and not software and not external else None
+                if mode & HF.LMA:
+                    back = rip if next_ip is None else next_ip
+                    handler = cpu.routes.enter(vector, software, external, code, back, flags, rf)
+                if handler is None:
+                    handler = _protected(cpu, vector, code, software, external, ext, next_ip, rf)
+                    if mode & HF.LMA:
+                        cpu.routes.learn_inward()
             else:
                 pushed = None
                 handler = _real(cpu, vector, next_ip, rf)
@@ -152,7 +163,8 @@ def deliver(
             return
         if raised is None:
             cpu.activity = Activity.ACTIVE
-            cpu.note_mode(before, rip)
+            if (mode ^ env.d[HFLAGS]) & _MODE or not mode & HF.CS64:
+                cpu.note_mode(before, rip)
             return
         if raised.vector == PF and raised.address is not None:
             # A second #PF overwrites CR2 even if it ends in #DF or a triple fault (SDM vol. 3A section 6.15, #PF).
@@ -266,8 +278,6 @@ def _protected(
     d, q = env.d, env.q
     low, high, offset, _code = _gate(cpu, vector, software, ext)
     kind = high >> 8 & 0x1F
-    if vector not in _HAS_ERROR or software or external:
-        error_code = None
     if kind == 5:
         return _task_gate(cpu, low >> 16, ext, error_code, q[EIP] if next_ip is None else next_ip, rf)
     flags = env.flags()

@@ -30,6 +30,7 @@ _NX: Final = 1 << 63
 _P, _W, _U, _RSVD, _PK = 1, 2, 4, 8, 32
 
 _TLB_ENTRIES: Final = 4096
+_SMAP, _PKE, _PKS = 1 << 21, 1 << 22, 1 << 24
 
 _LEVELS4: Final = (
     (39, 0x1FF, True, False),
@@ -39,6 +40,11 @@ _LEVELS4: Final = (
 )
 _LEVELS5: Final = ((48, 0x1FF, True, False), *_LEVELS4)
 _LEVELS_PAE: Final = ((30, 3, False, False), (21, 0x1FF, False, True), (12, 0x1FF, False, False))
+
+
+_Translation = tuple[int, int, bool, int]
+_Walk = tuple[int, tuple[tuple[int, int], ...], _Translation]
+"""Where it began (`Memory._root`); (place as quadword, entry) on the way; where it led."""
 
 
 def canonical(address: int, bits: int) -> bool:
@@ -59,10 +65,14 @@ class Memory:
         self.address = ctypes.addressof(self._anchor)
         self._env = env
         self._host = host
-        self._tlb: dict[int, tuple[int, int, bool, int]] = env.tlb
+        self._tlb: dict[int, _Translation] = env.tlb
         """Linear page to (physical page, R/W and U/S of all levels, D is set, protection key): what a TLB may keep."""
         self._pages: dict[int, int] = env.pages
         """The same for looks without effects: linear page to physical page."""
+        self._walks: dict[int, _Walk] = {}
+        """Walks through four or five levels that went well, by linear page: the same entries lead to the same page."""
+        self._looks: dict[int, _Walk] = {}
+        """The same for looks, which set no A bit."""
         self.code_pages: set[int] = set()
         """Physical page numbers that hold translated code."""
         self.code_written: Callable[[int, int], None] = lambda physical, size: None
@@ -109,6 +119,18 @@ class Memory:
             address += piece
             position += piece
 
+    def holds(self, physical: int, values: tuple[int, ...]) -> bool:
+        """Whether RAM has these quadwords at an aligned address; False for what is not RAM."""
+        if physical + 8 * len(values) > self.size:
+            return False
+        q = self._q
+        place = physical >> 3
+        for value in values:
+            if q[place] != value:
+                return False
+            place += 1
+        return True
+
     def _entry(self, address: int, size: int) -> int:
         if address + size <= self.size:
             return self._q[address >> 3] if size == 8 else self._d[address >> 2]
@@ -133,12 +155,14 @@ class Memory:
         q = self._env.q
         if not q[CR] & 1 << 31:
             return linear & (M64 if self._env.d[HFLAGS] & HF.LMA else M32)
-        known = self._tlb.get(linear >> 12)
+        cr4 = q[CR + 4]
+        known = self._tlb.get(linear >> 12) or self._walked(linear >> 12)
         if known is not None:
             page, rights, dirty, key = known
-            if (dirty or not write) and not self._denied(rights, key, write, user, implicit):
+            plain = (rights & _U or not user) and (not write or rights & _W) and not cr4 & (_SMAP | _PKE | _PKS)
+            if (dirty or not write) and (plain or not self._denied(rights, key, write, user, implicit)):
+                self._tlb[linear >> 12] = known
                 return page | linear & 0xFFF
-        cr4 = q[CR + 4]
         cr3 = q[CR + 3]
         if self._env.d[HFLAGS] & HF.LMA:
             bits = 57 if cr4 & 1 << 12 else 48
@@ -149,6 +173,31 @@ class Memory:
         if cr4 & 1 << 5:
             return self._walk(linear, cr3 & 0xFFFFFFE0, _LEVELS_PAE, write, user, implicit)
         return self._walk32(linear, cr3 & 0xFFFFF000, write, user, implicit)
+
+    def translated(self, linear: int) -> int | None:
+        """The physical address where the translation is at hand, without effects."""
+        if not self._env.q[CR] & 1 << 31:
+            return None
+        known = self._tlb.get(linear >> 12)
+        return None if known is None else known[0] | linear & 0xFFF
+
+    def _root(self) -> int:
+        """The table that a walk begins at, and what else decides what its entries mean; 0 for fewer than four levels."""
+        q = self._env.q
+        if not self._env.d[HFLAGS] & HF.LMA:
+            return 0
+        return q[CR + 3] & ~0xFFF | q[EFER] >> 11 & 1 | q[CR + 4] >> 11 & 2 | 4
+
+    def _walked(self, page: int) -> _Translation | None:
+        """What a walk of linear ``page`` would find, if it has been walked before and no entry has changed."""
+        known = self._walks.get(page)
+        if known is None or known[0] != self._root() or len(self._tlb) >= _TLB_ENTRIES:
+            return None
+        q = self._q
+        for place, entry in known[1]:
+            if q[place] != entry:
+                return None
+        return known[2]
 
     def _walk(
         self,
@@ -237,7 +286,13 @@ class Memory:
                 self._set_entry(address, size, entry | bits)
         if len(self._tlb) >= _TLB_ENTRIES:
             self._tlb.clear()
-        self._tlb[linear >> 12] = (physical & ~0xFFF, rights, write or bool(trail[last][1] & 0x40), key)
+        dirty = write or bool(trail[last][1] & 0x40)
+        self._tlb[linear >> 12] = found = (physical & ~0xFFF, rights, dirty, key)
+        root = self._root()
+        if root and max(trail)[0] + size <= self.size:
+            bits = 0x60 if dirty else 0x20
+            way = [(address >> 3, entry | (bits if i == last else 0x20)) for i, (address, entry) in enumerate(trail)]
+            _remember(self._walks, linear >> 12, (root, tuple(way), found))
         return physical
 
     def _denied(self, rights: int, key: int, write: bool, user: bool, implicit: bool) -> int:
@@ -306,6 +361,7 @@ class Memory:
                 q[CR + 3] & ~0xFFF,
                 4,
             )
+        way = []
         for shift, mask, _root, may_map in levels:
             address = table + (linear >> shift & mask) * size
             if address + size > self.size:
@@ -313,6 +369,7 @@ class Memory:
             entry = self._entry(address, size)
             if not entry & 1:
                 return None
+            way.append((address >> 3, entry))
             table = entry & (_ADDRESS if size == 8 else 0xFFFFF000)
             if may_map and entry & 0x80:
                 table = (
@@ -321,7 +378,23 @@ class Memory:
                     else table & ~((1 << shift) - 1)
                 )
                 break
-        return table | linear & ((1 << shift) - 1)
+        physical: int = table | linear & ((1 << shift) - 1)
+        root = self._root()
+        if root:
+            _remember(self._looks, linear >> 12, (root, tuple(way), (physical & ~0xFFF, 0, False, 0)))
+        return physical
+
+    def _looked(self, page: int) -> int | None:
+        """What `probe` would find for linear ``page``: it looks again only where an entry has changed."""
+        known = self._looks.get(page)
+        if known is not None and self._env.q[CR] & 1 << 31 and known[0] == self._root():
+            q = self._q
+            for place, entry in known[1]:
+                if q[place] != entry:
+                    break
+            else:
+                return known[2][0]
+        return self.probe(page << 12)
 
     def peek(self, linear: int, size: int) -> bytes:
         """Up to ``size`` bytes of RAM at a linear address, without effects; short where a page is missing."""
@@ -329,7 +402,7 @@ class Memory:
         if offset + size <= 0x1000:
             page = self._pages.get(linear >> 12)
             if page is None:
-                page = self.probe(linear & ~0xFFF)
+                page = self._looked(linear >> 12)
                 if page is None:
                     return b""
                 self._pages[linear >> 12] = page
@@ -345,6 +418,12 @@ class Memory:
             linear = self._next_page(linear)
             size -= piece
         return out
+
+
+def _remember(walks: dict[int, _Walk], page: int, walk: _Walk) -> None:
+    if len(walks) >= _TLB_ENTRIES:
+        walks.clear()
+    walks[page] = walk
 
 
 def _piece(address: int, size: int) -> int:

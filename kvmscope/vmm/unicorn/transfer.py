@@ -28,6 +28,7 @@ from kvmscope.vmm.unicorn.env import (
 )
 from kvmscope.vmm.unicorn.faults import Fault
 from kvmscope.vmm.unicorn.memory import canonical
+from kvmscope.vmm.unicorn.routes import IRET_FLAGS
 from kvmscope.x86.state import Seg
 
 if TYPE_CHECKING:
@@ -41,8 +42,6 @@ _PRESENT: Final = 1 << 15
 _CS: Final = selector_index(Seg.CS)
 _SS_INDEX: Final = selector_index(Seg.SS)
 _DATA: Final = (Seg.ES, Seg.DS, Seg.FS, Seg.GS)
-
-_IRET_FLAGS: Final = 0x8D5 | FLAG.TF | FLAG.DF | FLAG.NT | FLAG.RF | FLAG.AC | FLAG.ID
 
 
 class _Code(NamedTuple):
@@ -394,6 +393,9 @@ def iret(cpu: Cpu, size: int, length: int) -> None:
         taskswitch.back(cpu, env.q[EIP] + length & env.ip_mask)
         return
     code64 = bool(env.d[HFLAGS] & HF.CS64)
+    known = code64 and size == 8
+    if known and cpu.routes.leave(flags):
+        return
     stack = Stack(cpu)
     sp = ss = 0
     if code64:
@@ -406,7 +408,7 @@ def iret(cpu: Cpu, size: int, length: int) -> None:
         _to_virtual_8086(cpu, stack, ip, selector, image)
         return
     code = _return_code(cpu, selector)
-    mask = _IRET_FLAGS
+    mask = IRET_FLAGS
     if cpl <= flags >> 12 & 3:
         mask |= FLAG.IF
     if cpl == 0:
@@ -422,6 +424,8 @@ def iret(cpu: Cpu, size: int, length: int) -> None:
         _enter(cpu, code, ip)
         env.q[4] = stack.pointer
     cpu.load_flags(flags & ~mask | image & mask)
+    if known:
+        cpu.routes.learn_outward()
 
 
 def _iret_real(cpu: Cpu, size: int, flags: int, vm: bool) -> None:
@@ -433,7 +437,7 @@ def _iret_real(cpu: Cpu, size: int, flags: int, vm: bool) -> None:
     image = stack.pop(size)
     if ip > env.d[_CS + 4]:
         raise Fault(_GP, 0)
-    mask = _IRET_FLAGS | FLAG.IF | (0 if vm else FLAG.IOPL)
+    mask = IRET_FLAGS | FLAG.IF | (0 if vm else FLAG.IOPL)
     if size == 2:
         mask &= 0xFFFF
     env.d[_CS] = selector
