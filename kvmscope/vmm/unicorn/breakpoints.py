@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from kvmscope.vmm.unicorn import decode
 from kvmscope.vmm.unicorn.env import CR, HF, HFLAGS, M64, SS_BASE, base_index
 from kvmscope.vmm.unicorn.faults import Fault
-from kvmscope.vmm.unicorn.lengths import instructions
+from kvmscope.vmm.unicorn.lengths import first_instruction
 from kvmscope.vmm.unicorn.native import MEM, HookKind
 from kvmscope.x86.state import Seg
 
@@ -38,8 +38,8 @@ def is_repeating_from(cpu: Cpu, address: int, last: int) -> bool:
     if last != address:
         return False
     h = cpu.env.d[HFLAGS]
-    shapes = instructions(cpu.memory.peek(address, 15), bool(h & HF.CS64), bool(h & HF.CS32))
-    return bool(shapes) and bool(shapes[0].rep) and shapes[0].opcode in STRING
+    shape = first_instruction(cpu.memory.peek(address, 15), bool(h & HF.CS64), bool(h & HF.CS32))
+    return shape is not None and bool(shape.rep) and shape.opcode in STRING
 
 
 class DebugRegisters:
@@ -127,10 +127,9 @@ class DebugRegisters:
         q, h = env.q, env.d[HFLAGS]
         code64 = bool(h & HF.CS64)
         data = cpu.memory.peek(env.linear_ip, 15)
-        shapes = instructions(data, code64, bool(h & HF.CS32))
-        if not shapes:
+        shape = first_instruction(data, code64, bool(h & HF.CS32))
+        if shape is None:
             return []
-        shape = shapes[0]
         out = []
         if 0 < shape.modrm < 0xC0:
             ins = decode.decode(cpu, data[: shape.length], length=shape.length)

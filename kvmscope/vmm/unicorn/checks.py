@@ -24,7 +24,7 @@ from kvmscope.vmm.unicorn.env import (
     selector_index,
 )
 from kvmscope.vmm.unicorn.faults import Fault, Unsupported
-from kvmscope.vmm.unicorn.lengths import instructions
+from kvmscope.vmm.unicorn.lengths import first_instruction
 from kvmscope.vmm.unicorn.memory import canonical
 from kvmscope.vmm.unicorn.operands import Access, accesses
 from kvmscope.vmm.unicorn.probe import COUNTER, LAST, PREVIOUS
@@ -105,7 +105,8 @@ def check_memory(cpu: Cpu, data: bytes) -> None:
     keyed = env.cpl != 3 and keys_forbid(cpu)
     if code64 and not aligned and not keyed:
         return
-    for shape in instructions(data, code64, bool(h & HF.CS32))[:1]:
+    shape = first_instruction(data, code64, bool(h & HF.CS32))
+    if shape is not None:
         for access in accesses(cpu, shape, data):
             if not code64 and (access.write is not False or not _loose(cpu, access.segment)):
                 _check_segment(cpu, access.segment, access.offset, access.size or 1, bool(access.write))

@@ -30,21 +30,25 @@ class Instruction:
     __slots__ = (
         "address_size",
         "data",
+        "displacement",
         "length",
         "lock",
         "map",
+        "mask",
         "mod",
         "offset",
         "opcode",
         "operand_size",
         "prefix_length",
         "reg",
+        "relative",
         "rep",
         "rex",
         "rm",
         "segment",
         "segment_override",
         "size_prefix",
+        "terms",
     )
 
     def __init__(self) -> None:
@@ -69,6 +73,12 @@ class Instruction:
         self.segment = int(Seg.DS)
         self.offset = 0
         """Effective address before the segment base, where ``mod`` is not 3."""
+        self.terms: tuple[tuple[int, int], ...] = ()
+        """What it is the sum of, besides ``displacement``: (register, shift)."""
+        self.displacement = 0
+        self.relative = False
+        """RIP is added too, of the next instruction."""
+        self.mask = 0
 
 
 def fetch(cpu: Cpu, size: int = 15) -> bytes:
@@ -80,82 +90,91 @@ def decode(cpu: Cpu, data: bytes, modrm: bool = True, length: int = 0) -> Instru
     """Decode ``data``, which are the bytes at the current instruction, in the current mode.
 
     ``length`` is the whole instruction's, where it has an immediate: RIP-relative operands count from its end.
+    The same bytes give the same object, its ``offset`` computed anew.
     Raises `Fault` (#UD) if the bytes end too early.
     """
-    h = cpu.env.d[HFLAGS]
-    code64 = bool(h & HF.CS64)
-    if not modrm:
-        key = (data, h & (HF.CS64 | HF.CS32))
-        known = _known.get(key)
-        if known is not None:
-            return known
-    ins = Instruction()
-    ins.data = data
-    i = 0
-    sized = addressed = False
-    try:
-        while True:
-            byte = data[i]
-            if byte == 0x66:
-                sized = True
-            elif byte == 0x67:
-                addressed = True
-            elif byte in (0xF2, 0xF3):
-                ins.rep = byte
-            elif byte == 0xF0:
-                ins.lock = True
-            elif byte in SEGMENT_PREFIX:
-                ins.segment_override = SEGMENT_PREFIX[byte]
-            elif code64 and byte & 0xF0 == 0x40:
-                # Only a REX right before the opcode counts.
-                if data[i + 1] in _PREFIXES or data[i + 1] & 0xF0 == 0x40:
-                    i += 1
-                    continue
-                ins.rex = byte
-                i += 1
-                break
-            else:
-                break
-            i += 1
-        ins.size_prefix = sized
-        ins.prefix_length = i
-        if code64:
-            ins.operand_size = 8 if ins.rex & 8 else 2 if sized else 4
-            ins.address_size = 4 if addressed else 8
-        else:
-            ins.operand_size = 4 if bool(h & HF.CS32) != sized else 2
-            ins.address_size = 4 if bool(h & HF.CS32) != addressed else 2
-        ins.opcode = data[i]
-        i += 1
-        if ins.opcode == 0x0F:
-            ins.map, ins.opcode = 1, data[i]
-            i += 1
-            if ins.opcode in (0x38, 0x3A):
-                ins.map, ins.opcode = (2 if ins.opcode == 0x38 else 3), data[i]
-                i += 1
-        ins.length = i
-        if modrm:
-            _operand(cpu, ins, data, i, length)
-        else:
-            if len(_known) >= _KNOWN:
-                _known.clear()
-            _known[key] = ins
-    except IndexError:
-        raise Fault(6) from None
+    env = cpu.env
+    key = (data, env.d[HFLAGS] & (HF.CS64 | HF.CS32), modrm)
+    ins = _known.get(key)
+    if ins is None:
+        try:
+            ins = _decode(*key)
+        except IndexError:
+            raise Fault(6) from None
+        if len(_known) >= _KNOWN:
+            _known.clear()
+        _known[key] = ins
+    if ins.mod != 3:
+        q = env.q
+        value = ins.displacement
+        for register, scale in ins.terms:
+            value += q[register] << scale
+        if ins.relative:
+            value += q[EIP] + (length or ins.length)
+        ins.offset = value & ins.mask
     return ins
 
 
 _KNOWN: Final = 4096
-_known: dict[tuple[bytes, int], Instruction] = {}
-"""Instructions decoded without their operands, which nothing changes: a guest that spins runs the same few over and over."""
-
-
+_known: dict[tuple[bytes, int, bool], Instruction] = {}
+"""A guest that spins runs the same few over and over."""
 _PREFIXES: Final = frozenset({0x66, 0x67, 0xF0, 0xF2, 0xF3, *SEGMENT_PREFIX})
 
 
-def _operand(cpu: Cpu, ins: Instruction, data: bytes, i: int, length: int) -> None:
-    """ModRM, SIB and displacement at ``i`` into an effective address."""
-    q = cpu.env.q
+def _decode(data: bytes, mode: int, modrm: bool) -> Instruction:
+    """What does not depend on registers; ``mode`` has the bits of ``hflags``."""
+    code64, code32 = bool(mode & HF.CS64), bool(mode & HF.CS32)
+    ins = Instruction()
+    ins.data = data
+    i = 0
+    sized = addressed = False
+    while True:
+        byte = data[i]
+        if byte == 0x66:
+            sized = True
+        elif byte == 0x67:
+            addressed = True
+        elif byte in (0xF2, 0xF3):
+            ins.rep = byte
+        elif byte == 0xF0:
+            ins.lock = True
+        elif byte in SEGMENT_PREFIX:
+            ins.segment_override = SEGMENT_PREFIX[byte]
+        elif code64 and byte & 0xF0 == 0x40:
+            # Only a REX right before the opcode counts.
+            if data[i + 1] in _PREFIXES or data[i + 1] & 0xF0 == 0x40:
+                i += 1
+                continue
+            ins.rex = byte
+            i += 1
+            break
+        else:
+            break
+        i += 1
+    ins.size_prefix = sized
+    ins.prefix_length = i
+    if code64:
+        ins.operand_size = 8 if ins.rex & 8 else 2 if sized else 4
+        ins.address_size = 4 if addressed else 8
+    else:
+        ins.operand_size = 4 if code32 != sized else 2
+        ins.address_size = 4 if code32 != addressed else 2
+    ins.opcode = data[i]
+    i += 1
+    if ins.opcode == 0x0F:
+        ins.map, ins.opcode = 1, data[i]
+        i += 1
+        if ins.opcode in (0x38, 0x3A):
+            ins.map, ins.opcode = (2 if ins.opcode == 0x38 else 3), data[i]
+            i += 1
+    ins.length = i
+    if modrm:
+        _operand(ins, data, i, code64)
+    return ins
+
+
+def _operand(ins: Instruction, data: bytes, i: int, code64: bool) -> None:
+    """ModRM, SIB and displacement at ``i``: what an effective address is made of."""
     byte = data[i]
     i += 1
     ins.mod = byte >> 6
@@ -167,49 +186,44 @@ def _operand(cpu: Cpu, ins: Instruction, data: bytes, i: int, length: int) -> No
         return
     segment = Seg.DS
     size = 0 if ins.mod == 0 else 1 if ins.mod == 1 else 2 if ins.address_size == 2 else 4
-    relative = False
+    terms: list[tuple[int, int]] = []
     if ins.address_size == 2:
-        value = 0
         if ins.mod == 0 and low == 6:
             size = 2
         else:
-            for register in BASES16[low]:
-                value += q[register]
+            terms = [(register, 0) for register in BASES16[low]]
             if low in (2, 3, 6):
                 segment = Seg.SS
-        mask = 0xFFFF
+        ins.mask = 0xFFFF
     else:
-        value = 0
-        mask = M64 if ins.address_size == 8 else M32
+        ins.mask = M64 if ins.address_size == 8 else M32
         if low == 4:
             sib = data[i]
             i += 1
             index = sib >> 3 & 7 | (ins.rex & 2) << 2
             base = sib & 7 | (ins.rex & 1) << 3
             if index != 4:
-                value += q[index] << (sib >> 6)
+                terms.append((index, sib >> 6))
             if sib & 7 == 5 and ins.mod == 0:
                 size = 4
             else:
-                value += q[base]
+                terms.append((base, 0))
                 if base in (4, 5):
                     segment = Seg.SS
         elif low == 5 and ins.mod == 0:
             size = 4
-            relative = bool(cpu.env.d[HFLAGS] & HF.CS64)
+            ins.relative = code64
         else:
-            value += q[ins.rm]
+            terms.append((ins.rm, 0))
             if ins.rm == 5:
                 segment = Seg.SS
     if size:
         if i + size > len(data):
             raise IndexError
-        value += int.from_bytes(data[i : i + size], "little", signed=True)
+        ins.displacement = int.from_bytes(data[i : i + size], "little", signed=True)
         i += size
     ins.length = i
-    if relative:
-        value += q[EIP] + (length or i)
-    ins.offset = value & mask
+    ins.terms = tuple(terms)
     ins.segment = segment if ins.segment_override is None else ins.segment_override
 
 

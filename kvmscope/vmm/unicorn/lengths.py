@@ -5,9 +5,10 @@ Only legacy encodings: VEX, EVEX and XOP raise #UD on every profile, so a block 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final, NamedTuple
 
-__all__ = ["Shape", "instructions"]
+__all__ = ["Shape", "first_instruction", "instructions"]
 
 # One letter an opcode: what follows it.  "." nothing; m ModRM; b imm8; z imm16/32; w imm16; M, Z ModRM with imm8, immz;
 # v MOV r,imm of operand size; o moffs of address size; e ENTER; f far pointer; j rel16/32; g, G TEST groups; p prefix;
@@ -81,6 +82,16 @@ def instructions(data: bytes, code64: bool, code32: bool) -> list[Shape]:
     except IndexError:
         pass
     return out
+
+
+@lru_cache(maxsize=4096)
+def first_instruction(data: bytes, code64: bool, code32: bool) -> Shape | None:
+    """The instruction that ``data`` begins with; None for an encoding that is not known, or cut off."""
+    try:
+        shape = _one(data, 0, code64, code32)
+    except IndexError:
+        return None
+    return shape if shape.length <= len(data) else None
 
 
 def _one(data: bytes, start: int, code64: bool, code32: bool) -> Shape:

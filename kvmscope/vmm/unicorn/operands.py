@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kvmscope.vmm.unicorn.decode import Instruction
     from kvmscope.vmm.unicorn.lengths import Shape
 
-__all__ = ["Access", "accesses", "plain_operand", "touches_memory"]
+__all__ = ["Access", "accesses", "may_write", "plain_operand", "touches_memory"]
 
 
 class Access(NamedTuple):
@@ -105,6 +105,14 @@ def touches_memory(shape: Shape) -> bool:
     if opcode & ~1 in _STRINGS or opcode in _IMPLICIT or (opcode == 0xFF and shape.modrm >> 3 & 7 in (2, 6)):
         return True
     return shape.modrm < 0xC0 and _rule(shape) is not None
+
+
+def may_write(shape: Shape) -> bool:
+    """Whether the instruction may write memory, by its opcode."""
+    if shape.opcode & ~1 in _STRINGS or shape.opcode in _IMPLICIT or shape.opcode == 0xFF:
+        return True
+    rule = _rule(shape)
+    return rule is not None and rule[1] is not False
 
 
 def _rule(shape: Shape) -> _Rule | None:

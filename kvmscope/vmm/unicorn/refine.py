@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 from kvmscope.vmm.unicorn import decode
 from kvmscope.vmm.unicorn.env import CS_BASE, EIP, HF, HFLAGS, M32, M64, SS_FLAGS, base_index
 from kvmscope.vmm.unicorn.faults import Fault
-from kvmscope.vmm.unicorn.lengths import instructions
+from kvmscope.vmm.unicorn.lengths import first_instruction
 from kvmscope.vmm.unicorn.memory import canonical
-from kvmscope.vmm.unicorn.operands import accesses
+from kvmscope.vmm.unicorn.operands import accesses, may_write
 from kvmscope.vmm.unicorn.probe import LAST, NOWHERE
 from kvmscope.x86.state import Seg
 
@@ -32,8 +32,8 @@ _BRANCHES: Final = frozenset(
 def _current(cpu: Cpu, address: int) -> tuple[Shape, bytes] | None:
     data = cpu.memory.peek(address, 15)
     h = cpu.env.d[HFLAGS]
-    shapes = instructions(data, bool(h & HF.CS64), bool(h & HF.CS32))
-    return (shapes[0], data) if shapes else None
+    shape = first_instruction(data, bool(h & HF.CS64), bool(h & HF.CS32))
+    return None if shape is None else (shape, data)
 
 
 def general_protection(cpu: Cpu) -> int:
@@ -123,13 +123,12 @@ def write_intent(cpu: Cpu, code: int, address: int) -> int:
     if code & 0x12:
         return code
     env = cpu.env
-    h = env.d[HFLAGS]
-    code64 = bool(h & HF.CS64)
-    data = cpu.memory.peek(env.linear_ip, 15)
-    shapes = instructions(data, code64, bool(h & HF.CS32))
-    if not shapes:
+    code64 = bool(env.d[HFLAGS] & HF.CS64)
+    found = _current(cpu, env.linear_ip)
+    if found is None or not may_write(found[0]):
         return code
-    for access in accesses(cpu, shapes[0], data[: shapes[0].length]):
+    shape, data = found
+    for access in accesses(cpu, shape, data[: shape.length]):
         base = env.q[base_index(access.segment)] if not code64 or access.segment >= Seg.FS else 0
         start = access.offset + base & (M64 if code64 else M32)
         if access.write and access.size and start <= address < start + access.size:

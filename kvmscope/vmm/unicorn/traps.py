@@ -51,6 +51,9 @@ _DIRECT: Final = (0x9A, 0xEA)
 """Far CALL and JMP with an immediate pointer."""
 _NEW_TF: Final = frozenset({Kind.SYSCALL, Kind.SYSRET})
 """Kinds after which the *new* TF decides about a #DB."""
+_QUIET: Final = frozenset({Kind.INVLPG, Kind.SEGMENT, Kind.X87_CONTROL})
+"""Kinds whose handler looks at no operand, cannot fault, and leaves the execution to Unicorn."""
+_NO_OPERAND: Final = decode.Instruction()
 _NOWHERE: Final = -1
 _IN_VAIN: Final = 64
 """Traps of code that is gone after which the probe's table is filled anew, which costs as much."""
@@ -231,6 +234,8 @@ class Traps:
             # The same address may hold other code by now, or in another address space.
             if peek(address, len(site.data)) != site.data:
                 gone = gone or self._gone(site)
+            elif site.kind in _QUIET:
+                HANDLERS[site.kind](cpu, _NO_OPERAND)
             elif (site.plan is None or not surely_allowed(cpu, site.plan)) and self._special(site):
                 return
         if gone:
