@@ -90,8 +90,20 @@ LIMITS: Final[tuple[Limit, ...]] = (
     Limit("MSRs", "performance counters of the AMD profile", "enabling one stops the run", stops=True),
     Limit("MSRs", "machine checks", "the banks' registers can be written and read, none is ever reported"),
     Limit("caches", "memory types, WBINVD, CLFLUSH, prefetches, fences", "no effect: every access is coherent at once"),
-    Limit("time", "cycles", "an instruction start takes a nanosecond, what a hypervisor would have to act on 4 us; the TSC runs at 4 GHz"),
-    Limit("interrupts", "external interrupts, NMI, SMI, INIT", "there is no source of them yet: HLT ends a run"),
+    Limit(
+        "time",
+        "cycles",
+        "an instruction start takes a nanosecond, what a hypervisor would have to act on 4 us; the TSC runs at 4 GHz",
+    ),
+    Limit("interrupts", "SMI and system-management mode", "an SMI arrives and does nothing"),
+    Limit("interrupts", "INIT at the first processor, resets", "the run ends and says so: there is no firmware"),
+    Limit("interrupts", "HLT with RFLAGS.IF = 0 while only an NMI from a timer could wake", "the run ends"),
+    Limit("interrupts", "several devices on one ISA line", "the last level driven counts, they are not ORed"),
+    Limit(
+        "several processors",
+        "memory ordering",
+        "sequentially consistent: stores are seen at once, instructions are never torn",
+    ),
     Limit(
         "port I/O",
         "INS into device space",
