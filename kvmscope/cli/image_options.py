@@ -18,11 +18,17 @@ _MODES: Final = ("real16", "prot32", "long64")
 
 def add_machine_options(parser: Parser) -> None:
     """Arguments, budgets, the machine, and how an image starts."""
+    from kvmscope.vmm.config import DEVICES
+
     parser.add_argument("args", metavar="ARGS", nargs="*", help="the guest's arguments (after -- if one begins with -)")
     parser.add_argument("--args", metavar="TEXT", dest="line", help="the guest's arguments as one text, before ARGS")
     parser.add_argument("--max-instructions", type=positive, metavar="N", help="budget of instructions")
     parser.add_argument("--timeout", type=seconds, metavar="S", help="budget of wall-clock seconds")
     parser.add_argument("--smp", type=processors, metavar="N", help="number of processors")
+    parser.add_argument(
+        "--quantum", type=positive, metavar="N", help="ticks of a processor's turn, where there are several"
+    )
+    parser.add_argument("--device", choices=DEVICES, action="append", dest="devices", help="plug this in")
     parser.add_argument("--memory", type=memory, metavar="SIZE", help="size of memory: 64M")
     parser.add_argument("--cpu", metavar="PROFILE", help="CPU profile")
     images = parser.add_argument_group("images")
@@ -66,6 +72,8 @@ def overrides(options: Namespace) -> Overrides:
         memory=options.memory,
         cpu=options.cpu,
         smp=options.smp,
+        quantum=options.quantum,
+        devices=tuple(options.devices) if options.devices else None,
         args=tuple(([options.line] if options.line else []) + options.args) or None,
         max_instructions=options.max_instructions,
         timeout=options.timeout,

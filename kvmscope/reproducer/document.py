@@ -33,6 +33,8 @@ TOP_LEVEL_KEYS: Final = (
     "memory",
     "memory_size",
     "smp",
+    "quantum",
+    "devices",
     "entry",
     "origin",
     "args",

@@ -16,7 +16,7 @@ __all__ = ["HeaderValue", "update_header"]
 HeaderValue: TypeAlias = "str | int | float | bool | Sequence[HeaderValue] | Mapping[str, HeaderValue]"
 
 _DECIMAL: Final = frozenset(
-    {"max_instructions", "timeout", "smp", "ring", "count", "index", "dpl", "ist", "pkey", "size", "memory"}
+    {"max_instructions", "timeout", "smp", "quantum", "ring", "count", "index", "dpl", "ist", "pkey", "size", "memory"}
 )
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _WIDE: Final = 100

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from kvmscope.reproducer.verdict import Result, Verdict
 from kvmscope.reproducer.kut import ABORTED, SKIPPED, Kind, ReportLine, count, report_lines
+from kvmscope.reproducer.verdict import Result, Verdict
 
 if TYPE_CHECKING:
     from kvmscope.vmm.engine import Stop

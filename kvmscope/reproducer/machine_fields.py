@@ -6,10 +6,14 @@ import re
 from typing import Final
 
 from kvmscope.errors import UsageError
+from kvmscope.expr import nearest
 from kvmscope.reproducer.catalog import check_profile, msr_index, msr_names
 from kvmscope.reproducer.fields import U64, Fields, memory_size
 from kvmscope.vmm.boot.prepare import MAX_MEMORY, MIN_MEMORY
 from kvmscope.vmm.config import (
+    DEVICES,
+    MAX_QUANTUM,
+    MAX_VCPUS,
     Budget,
     DescriptorInit,
     HandlerInit,
@@ -52,7 +56,9 @@ def machine_config(fields: Fields) -> MachineConfig:
         ring=ring,
         cpu=_cpu(fields),
         memory=memory,
-        smp=fields.integer("smp", 1, 1, 255),
+        smp=fields.integer("smp", 1, 1, MAX_VCPUS),
+        quantum=fields.integer("quantum", MachineConfig().quantum, 1, MAX_QUANTUM),
+        devices=_devices(fields),
         entry=fields.label("entry", fields.values["entry"], "entry") if fields.has("entry") else None,
         args=_args(fields),
         registers=_registers(fields.table("registers")),
@@ -109,6 +115,16 @@ def _memory(fields: Fields) -> int:
     if not MIN_MEMORY <= size <= MAX_MEMORY or size % 4096:
         raise fields.error(f"{key} is 1M to {MAX_MEMORY >> 20}M in whole pages of 4K, not {value!r}", key)
     return size
+
+
+def _devices(fields: Fields) -> tuple[str, ...]:
+    names = fields.texts("devices")
+    for name in names:
+        if name not in DEVICES:
+            close = nearest(name, DEVICES)
+            hint = f"did you mean {close!r}?" if close else f"known: {', '.join(DEVICES)}"
+            raise fields.error(f"there is no device {name!r}", "devices", hint)
+    return names
 
 
 def _args(fields: Fields) -> tuple[str, ...]:

@@ -10,9 +10,9 @@ from typing import Final
 from xml.sax.saxutils import escape, quoteattr
 
 from kvmscope.errors import UsageError
+from kvmscope.reproducer.kut import count
 from kvmscope.reproducer.suite import Outcome
 from kvmscope.reproducer.verdict import Result, Verdict
-from kvmscope.reproducer.kut import count
 
 __all__ = ["junit_xml", "result_document", "tap_line", "write_junit"]
 

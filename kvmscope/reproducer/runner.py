@@ -39,6 +39,8 @@ class Overrides:
     memory: int | None = None
     cpu: str | None = None
     smp: int | None = None
+    quantum: int | None = None
+    devices: tuple[str, ...] | None = None
     args: tuple[str, ...] | None = None
     max_instructions: int | None = None
     timeout: float | None = None
@@ -57,6 +59,8 @@ class Overrides:
             memory=config.memory if self.memory is None else self.memory,
             cpu=config.cpu if self.cpu is None else self.cpu,
             smp=config.smp if self.smp is None else self.smp,
+            quantum=config.quantum if self.quantum is None else self.quantum,
+            devices=config.devices if self.devices is None else self.devices,
             args=config.args if self.args is None else self.args,
             environment=config.environment if self.environment is None else self.environment,
             budget=budget,

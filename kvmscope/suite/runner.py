@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_SMP", "NO_LIMIT", "Job", "Outcome", "entry_machine", "entry_program", "run_entry", "skipped"]
 
 MAX_SMP: Final = 16
-"""Processors of a machine of ours at most (`kvmscope.vmm.boot.prepare.MAX_VCPUS`, which would load the machine)."""
+"""Processors of a machine of ours at most (`kvmscope.vmm.config.MAX_VCPUS`, which would load the machine)."""
 NO_LIMIT: Final = 1 << 62
 """Instructions; a wall-clock limit ends the run long before."""
 _OUTPUT: Final = 16 << 20

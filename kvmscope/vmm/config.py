@@ -25,6 +25,9 @@ __all__ = [
 ]
 
 
+MAX_VCPUS: Final = 16
+MAX_QUANTUM: Final = 1_000_000
+
 DEVICES: Final = ("edu", "intel-iommu", "pci-testdev")
 """Devices that a machine can be given; with the IOMMU its chipset is a Q35, else an i440FX."""
 

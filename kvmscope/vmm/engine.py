@@ -23,7 +23,7 @@ QUANTUM: Final = 2_000
 """Ticks of a vCPU's turn by default, where a machine has several."""
 
 
-EXIT_TIME: Final = 4_000
+EXIT_TIME: Final = 10_000
 """Nanoseconds of guest time that an instruction takes, beyond its tick, where a hypervisor would have to act: port
 and device access, CPUID, writes of CR0, CR4, CR8 and of local APIC registers, VMCALL.  The order of magnitude is that
 of an exit to user space; without it a guest that waits for time to pass would take the host a thousand times as long."""

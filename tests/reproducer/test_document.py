@@ -329,3 +329,25 @@ def test_no_text_raises_anything_else(lines: list[str]) -> None:
     else:
         return
     assert re.match(r"t\.asm:\d+", place)
+
+
+def test_several_processors_and_devices() -> None:
+    text = '; /// kvmscope\n; smp = 4\n; quantum = 500\n; devices = ["edu", "intel-iommu"]\n; ///\nhlt\n'
+    config = parse(text, "x.asm").config
+    assert (config.smp, config.quantum, config.devices) == (4, 500, ("edu", "intel-iommu"))
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("smp = 17", "0x10"),
+        ("quantum = 0", "quantum"),
+        ('devices = ["edus"]', "did you mean 'edu'"),
+        ('devices = "edu"', "devices"),
+    ],
+)
+def test_processors_and_devices_that_cannot_be(line: str, word: str) -> None:
+    with pytest.raises(ReproducerError) as caught:
+        parse(f"; /// kvmscope\n; {line}\n; ///\nhlt\n", "x.asm")
+    assert word in str(caught.value)
+    assert "x.asm:2" in str(caught.value)

@@ -30,15 +30,13 @@ from kvmscope.vmm.boot.pagetables import build_page_tables
 from kvmscope.vmm.boot.rom import prepare_rom
 from kvmscope.vmm.boot.state import initial_state
 from kvmscope.vmm.boot.tables import write_declared_descriptors, write_descriptor_tables, write_tss
-from kvmscope.vmm.config import MachineConfig, MemoryInit, Mode, Paging
+from kvmscope.vmm.config import MAX_VCPUS, MachineConfig, MemoryInit, Mode, Paging
 
 __all__ = ["MAX_MEMORY", "MIN_MEMORY", "Boot", "prepare"]
 
 MIN_MEMORY: Final = 1 << 20
 MAX_MEMORY: Final = 0xFEC0_0000
 """RAM ends where the devices of the last 20 MiB below 4 GiB begin (I/O APIC, local APIC, test device memory)."""
-
-MAX_VCPUS: Final = 16
 
 _PAGINGS: Final = {
     Mode.REAL16: (Paging.NONE,),

@@ -93,7 +93,7 @@ LIMITS: Final[tuple[Limit, ...]] = (
     Limit(
         "time",
         "cycles",
-        "an instruction start takes a nanosecond, what a hypervisor would have to act on 4 us; the TSC runs at 4 GHz",
+        "an instruction start takes a nanosecond, what a hypervisor would have to act on 10 us; the TSC runs at 4 GHz",
     ),
     Limit("interrupts", "SMI and system-management mode", "an SMI arrives and does nothing"),
     Limit("interrupts", "INIT at the first processor, resets", "the run ends and says so: there is no firmware"),
