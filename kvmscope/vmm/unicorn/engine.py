@@ -32,7 +32,7 @@ from kvmscope.vmm.unicorn.native import (
     Native,
 )
 from kvmscope.vmm.unicorn.probe import COUNTER, LAST, LIMIT, PREVIOUS, Probe
-from kvmscope.vmm.unicorn.signals import take_signals
+from kvmscope.vmm.unicorn.signals import take_signals, wait_for_window
 from kvmscope.vmm.unicorn.traps import Traps
 from kvmscope.vmm.unicorn.vcpus import Vcpus
 from kvmscope.x86.profiles import INTEL
@@ -239,10 +239,11 @@ class UnicornEngine:
 
     def look_again(self, vcpu: int | None = None) -> None:
         """Signals or deadlines have changed."""
-        if vcpu is not None and vcpu != self.cpu.vcpu:
+        cpu = self.cpu
+        if vcpu is not None and vcpu != cpu.vcpu:
             self._vcpus.end_turn()
-        else:
-            self.cpu.break_slice()
+        elif not wait_for_window(cpu):
+            cpu.break_slice()
 
     def due_at(self, tick: int) -> None:
         """A timer is due at ``tick``, perhaps earlier than when the slice began."""

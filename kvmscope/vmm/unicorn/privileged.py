@@ -244,7 +244,8 @@ def _iret(cpu: Cpu) -> None:
     if cpu.nmi_blocked:
         # Also when IRET faults (SDM vol. 3A section 7.7.1).
         cpu.nmi_blocked = False
-        cpu.break_slice()
+        if cpu.host.signals(cpu.vcpu).nmi:
+            cpu.break_slice()
     data = decode.fetch(cpu, 2)
     if data == b"\x48\xcf" and cpu.env.d[HFLAGS] & HF.CS64:
         transfer.iret(cpu, 8, 2)

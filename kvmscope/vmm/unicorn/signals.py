@@ -19,7 +19,7 @@ from kvmscope.x86.reset import init_state, reset_state, startup_state
 if TYPE_CHECKING:
     from kvmscope.vmm.unicorn.cpu import Cpu
 
-__all__ = ["take_signals"]
+__all__ = ["take_signals", "wait_for_window"]
 
 _HARD: Final = 2
 """CPU_INTERRUPT_HARD of Unicorn's ``interrupt_request``."""
@@ -76,6 +76,15 @@ def take_signals(cpu: Cpu) -> bool:
             _deliver(cpu, vector)
     cpu.stop(Stop(StopReason.UNSUPPORTED, cpu.clock, f"{_NESTING} interrupts in a row without an instruction between"))
     return False
+
+
+def wait_for_window(cpu: Cpu) -> bool:
+    """From a callback: if all that waits is an interrupt that RFLAGS.IF holds off, have Unicorn look for the window."""
+    signals = cpu.host.signals(cpu.vcpu)
+    if signals.nmi or signals.init or signals.reset or not signals.interrupt or cpu.env.q[EFLAGS] & FLAG.IF:
+        return False
+    cpu.env.interrupt_request.value = _HARD
+    return True
 
 
 def _deliver(cpu: Cpu, vector: int) -> None:
