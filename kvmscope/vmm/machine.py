@@ -268,8 +268,8 @@ class Machine:
             return refused
         before = self.tick
         self._settle(self._engine.step(self._vcpu), before)
-        if self.tick == before and self._stop.reason is StopReason.PAUSED:
-            # Somebody woke a command that was already over.
+        if self.tick == before and self._stop.reason in (StopReason.PAUSED, StopReason.SLICE):
+            # Somebody woke a command that was already over, or an interrupt made a synchronization due.
             self._settle(self._engine.step(self._vcpu), before)
         if not self._stop.reason.final and self._stop.reason is not StopReason.BUDGET:
             self._stop = Stop(StopReason.STEP, self.tick)

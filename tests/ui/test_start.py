@@ -24,9 +24,12 @@ def test_the_first_paint_waits_for_no_engine() -> None:
     assert done.stdout.strip() == "[] []"
 
 
-@pytest.mark.parametrize("argv", [["a", "b"], ["--bogus"], ["-x"]])
-def test_what_cannot_be_taken(argv: list[str]) -> None:
-    with pytest.raises(UsageError, match="Cannot take"):
+@pytest.mark.parametrize(
+    ("argv", "word"),
+    [(["no-such-file", "argument"], "no such file"), (["--bogus"], "Cannot take"), (["-x"], "Cannot take")],
+)
+def test_what_cannot_be_taken(argv: list[str], word: str) -> None:
+    with pytest.raises(UsageError, match=word):
         tui.main(argv)
 
 
