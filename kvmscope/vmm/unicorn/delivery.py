@@ -7,7 +7,8 @@ at the instruction that raised the event, and the fault that it raised is the ne
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Final
 
 from kvmscope.vmm.engine import Activity, Stop, StopReason
 from kvmscope.vmm.events import ExceptionEvent, ExceptionSource
@@ -57,23 +58,40 @@ _SS_SELECTOR: Final = selector_index(Seg.SS)
 
 
 class CapturedException(ExceptionEvent):
-    """An `ExceptionEvent` whose ``before`` is decoded when somebody looks at it: most are never looked at."""
+    """An `ExceptionEvent` that is unpacked when somebody looks at it, ``before`` decoded: most are never looked at."""
 
-    __slots__ = ("_before",)
-    _before: CpuState | Captured
+    __slots__ = ("_kept",)
+    _kept: tuple[Any, ...]
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        """All fields of an `ExceptionEvent`, in order or by name; ``before`` may be `Captured`."""
+        _keep(self, values if not named else values + tuple(named[name] for name in _NAMES[len(values) :]))
+
+    def __reduce__(self) -> tuple[type[CapturedException], tuple[Any, ...]]:
+        return CapturedException, self._kept
 
     @property
     def before(self) -> CpuState:
         """The state at the faulting instruction."""
-        kept = self._before
+        kept: CpuState | Captured = self._kept[_BEFORE]
         if isinstance(kept, tuple):
             kept = decode(*kept)
-            object.__setattr__(self, "_before", kept)
+            _keep(self, (*self._kept[:_BEFORE], kept, *self._kept[_BEFORE + 1 :]))
         return kept
 
-    @before.setter
-    def before(self, value: CpuState | Captured) -> None:
-        object.__setattr__(self, "_before", value)
+
+_keep: Final = vars(CapturedException)["_kept"].__set__
+_NAMES: Final = tuple(f.name for f in fields(ExceptionEvent))
+_BEFORE: Final = _NAMES.index("before")
+
+
+def _field(index: int) -> property:
+    return property(lambda event: event._kept[index])
+
+
+for _i, _name in enumerate(_NAMES):
+    if _i != _BEFORE:
+        setattr(CapturedException, _name, _field(_i))
 
 
 class _Handled(Exception):
@@ -152,7 +170,7 @@ def deliver(
             pushed,
             address if vector == PF else None,
             cpu.dr[6] if vector == DB and not software else None,
-            captured,  # type: ignore[arg-type]
+            captured,
             raised is None and not stopped,
             parent,
             handler,

@@ -144,6 +144,7 @@ class Env:
         self.q = view.cast("Q")
         self.d = view.cast("I")
         self.w = view.cast("H")
+        self._kept = view[:_LOW], view[_HIGH : _HIGH + _HIGH_SIZE]
         self.cflags_next = ctypes.c_uint32.from_address(self.cpu_address + CPU["cflags_next_tb"])
         self.exit_request = ctypes.c_uint8.from_address(self.cpu_address + CPU["exit_request"])
         self.halted = ctypes.c_uint32.from_address(self.cpu_address + CPU["halted"])
@@ -291,9 +292,7 @@ class Env:
 
     def raw(self) -> bytes:
         """Everything that execution depends on, in Unicorn's own layout."""
-        a = self.address
-        string_at = ctypes.string_at
-        return string_at(a, _LOW) + string_at(a + _HIGH, _HIGH_SIZE)
+        return b"".join(self._kept)
 
     def copy_out(self, buffer: int) -> None:
         """The same into host memory at ``buffer`` (`RAW_SIZE` bytes)."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kvmscope.vmm.engine import EngineHost
     from kvmscope.vmm.unicorn.env import Env
 
-__all__ = ["PHYSICAL_BITS", "Memory", "canonical"]
+__all__ = ["PHYSICAL_BITS", "Memory", "Translation", "canonical"]
 
 PHYSICAL_BITS: Final = 40
 """MAXPHYADDR, fixed by Unicorn: page-table entries with a higher address bit set raise a reserved-bit #PF."""
@@ -42,8 +42,9 @@ _LEVELS5: Final = ((48, 0x1FF, True, False), *_LEVELS4)
 _LEVELS_PAE: Final = ((30, 3, False, False), (21, 0x1FF, False, True), (12, 0x1FF, False, False))
 
 
-_Translation = tuple[int, int, bool, int]
-_Walk = tuple[int, tuple[tuple[int, int], ...], _Translation]
+Translation = tuple[int, int, bool, int]
+"""Physical page, R/W and U/S of all levels, D is set, protection key."""
+_Walk = tuple[int, tuple[tuple[int, int], ...], Translation]
 """Where it began (`Memory._root`); (place as quadword, entry) on the way; where it led."""
 
 
@@ -59,14 +60,15 @@ class Memory:
     def __init__(self, ram: mmap.mmap, env: Env, host: EngineHost) -> None:
         self.size = len(ram)
         self.ram = memoryview(ram)
-        self._q = self.ram.cast("Q")
+        self.quadwords = self.ram.cast("Q")
+        """RAM as 64-bit words."""
         self._d = self.ram.cast("I")
         self._anchor = ctypes.c_char.from_buffer(ram)
         self.address = ctypes.addressof(self._anchor)
         self._env = env
         self._host = host
-        self._tlb: dict[int, _Translation] = env.tlb
-        """Linear page to (physical page, R/W and U/S of all levels, D is set, protection key): what a TLB may keep."""
+        self._tlb: dict[int, Translation] = env.tlb
+        """By linear page: what a TLB may keep."""
         self._pages: dict[int, int] = env.pages
         """The same for looks without effects: linear page to physical page."""
         self._walks: dict[int, _Walk] = {}
@@ -83,7 +85,7 @@ class Memory:
     def close(self) -> None:
         """Release the views, so that the owner can close the buffer."""
         del self._anchor
-        self._q.release()
+        self.quadwords.release()
         self._d.release()
         self.ram.release()
 
@@ -119,21 +121,9 @@ class Memory:
             address += piece
             position += piece
 
-    def holds(self, physical: int, values: tuple[int, ...]) -> bool:
-        """Whether RAM has these quadwords at an aligned address; False for what is not RAM."""
-        if physical + 8 * len(values) > self.size:
-            return False
-        q = self._q
-        place = physical >> 3
-        for value in values:
-            if q[place] != value:
-                return False
-            place += 1
-        return True
-
     def _entry(self, address: int, size: int) -> int:
         if address + size <= self.size:
-            return self._q[address >> 3] if size == 8 else self._d[address >> 2]
+            return self.quadwords[address >> 3] if size == 8 else self._d[address >> 2]
         return int.from_bytes(self.read_physical(address, size), "little")
 
     def _set_entry(self, address: int, size: int, value: int) -> None:
@@ -174,6 +164,13 @@ class Memory:
             return self._walk(linear, cr3 & 0xFFFFFFE0, _LEVELS_PAE, write, user, implicit)
         return self._walk32(linear, cr3 & 0xFFFFF000, write, user, implicit)
 
+    def plain(self, translation: Translation) -> bool:
+        """Whether nothing but R/W decides about a supervisor's access to the page, to system structures too."""
+        cr4 = self._env.q[CR + 4]
+        if translation[1] & _U:
+            return not cr4 & _SMAP and (not cr4 & _PKE or not self._env.d[PKRU] >> 2 * translation[3] & 3)
+        return not cr4 & _PKS
+
     def translated(self, linear: int) -> int | None:
         """The physical address where the translation is at hand, without effects."""
         if not self._env.q[CR] & 1 << 31:
@@ -188,12 +185,12 @@ class Memory:
             return 0
         return q[CR + 3] & ~0xFFF | q[EFER] >> 11 & 1 | q[CR + 4] >> 11 & 2 | 4
 
-    def _walked(self, page: int) -> _Translation | None:
+    def _walked(self, page: int) -> Translation | None:
         """What a walk of linear ``page`` would find, if it has been walked before and no entry has changed."""
         known = self._walks.get(page)
         if known is None or known[0] != self._root() or len(self._tlb) >= _TLB_ENTRIES:
             return None
-        q = self._q
+        q = self.quadwords
         for place, entry in known[1]:
             if q[place] != entry:
                 return None
@@ -388,7 +385,7 @@ class Memory:
         """What `probe` would find for linear ``page``: it looks again only where an entry has changed."""
         known = self._looks.get(page)
         if known is not None and self._env.q[CR] & 1 << 31 and known[0] == self._root():
-            q = self._q
+            q = self.quadwords
             for place, entry in known[1]:
                 if q[place] != entry:
                     break

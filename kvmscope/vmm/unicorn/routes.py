@@ -8,7 +8,6 @@ memory is accessed in the order of the full delivery and faults alike.  Whatever
 
 from __future__ import annotations
 
-import ctypes
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -27,7 +26,7 @@ from kvmscope.vmm.unicorn.env import (
     selector_index,
 )
 from kvmscope.vmm.unicorn.layout import ENV
-from kvmscope.vmm.unicorn.memory import canonical
+from kvmscope.vmm.unicorn.memory import Translation, canonical
 from kvmscope.vmm.unicorn.segments import base_of, descriptor_address, limit_of
 from kvmscope.x86.state import Seg
 
@@ -58,11 +57,20 @@ _OutwardKey = tuple[int, int, int, int, bytes]
 """CS, SS, mode, CR4, registers."""
 
 
-class _Quads(NamedTuple):
-    """Quadwords of a descriptor table, within a page, and what they must be."""
+class _Quads:
+    """One or two quadwords of a descriptor table, within a page, and what they must be."""
 
-    linear: int
-    values: tuple[int, ...]
+    __slots__ = ("first", "linear", "page", "place", "second", "translation")
+
+    def __init__(self, linear: int, first: int, second: int | None) -> None:
+        self.linear = linear
+        self.page = linear >> 12
+        self.first = first
+        self.second = second
+        self.translation: Translation | None = None
+        """The page's, when ``place`` was computed."""
+        self.place = -1
+        """Where they are in RAM, in quadwords; -1 for not there."""
 
 
 class _Inward(NamedTuple):
@@ -94,7 +102,9 @@ class Routes:
 
     def __init__(self, cpu: Cpu) -> None:
         self._cpu = cpu
-        self._registers = cpu.env.address + _FIRST
+        self._tlb = cpu.env.tlb
+        self._quadwords = cpu.memory.quadwords
+        self._registers = cpu.env.b[_FIRST : _FIRST + _SIZE]
         self._inward: dict[_InwardKey, _Inward] = {}
         self._outward: dict[_OutwardKey, _Outward] = {}
         self._unknown_inward: _InwardKey | None = None
@@ -113,7 +123,7 @@ class Routes:
         env, memory = cpu.env, cpu.memory
         d, q = env.d, env.q
         kind = vector | software << 8 | external << 9 | (error_code is not None) << 10
-        key = (kind, d[HFLAGS] & ~HF.INHIBIT, q[CR + 4], ctypes.string_at(self._registers, _SIZE))
+        key = (kind, d[HFLAGS] & ~HF.INHIBIT, q[CR + 4], self._registers.tobytes())
         route = self._inward.get(key)
         if route is None:
             self._unknown_inward = key
@@ -131,8 +141,7 @@ class Routes:
         else:
             place = (sp & ~15) - 48
             frame = _FRAME_WITH_ERROR.pack(error_code, back, d[_CS] & 0xFFFF, flags | rf, old, d[_SS] & 0xFFFF)
-        bits = memory.linear_bits
-        if place < 0 or not canonical(sp, bits) or not canonical(place, bits):
+        if place < 0 or (sp >> 47 and not (canonical(sp, memory.linear_bits) and canonical(place, memory.linear_bits))):
             return None
         memory.write(place, frame, False, False, True)
         env.b[_SEGMENTS] = registers
@@ -153,7 +162,7 @@ class Routes:
         gate = self._quads(q[IDT_BASE] + (key[0] & 0xFF) * 16, 16)
         if gate is None:
             return
-        low, high = gate.values
+        low, high = gate.first, gate.second or 0
         selector = low >> 16 & 0xFFFF
         descriptor = self._descriptor(selector)
         # What the handler has pushed or a walk has marked may have been the tables themselves.
@@ -188,7 +197,7 @@ class Routes:
             return False
         ip, cs, image, rsp, ss = _FRAME.unpack_from(memory.ram, physical)
         cs, ss = cs & 0xFFFF, ss & 0xFFFF
-        key = (cs, ss, h & ~HF.INHIBIT, q[CR + 4], ctypes.string_at(self._registers, _SIZE))
+        key = (cs, ss, h & ~HF.INHIBIT, q[CR + 4], self._registers.tobytes())
         route = self._outward.get(key)
         if route is None:
             self._unknown_outward = key
@@ -197,7 +206,7 @@ class Routes:
         if (
             not self._holds(code)
             or (data is not None and not self._holds(data))
-            or not canonical(ip, memory.linear_bits)
+            or (ip >> 47 and not canonical(ip, memory.linear_bits))
         ):
             return False
         env.b[_SEGMENTS] = registers
@@ -230,18 +239,24 @@ class Routes:
 
     def _holds(self, quads: _Quads) -> bool:
         """Whether memory has these quadwords, read as a system structure.  Raises `Fault` as any read does."""
-        memory = self._cpu.memory
-        linear, values = quads
-        return memory.holds(memory.translate(linear, False, False, True), values)
+        known = self._tlb.get(quads.page)
+        if known is None or known is not quads.translation or not self._cpu.memory.plain(known):
+            memory = self._cpu.memory
+            physical = memory.translate(quads.linear, False, False, True)
+            quads.translation = self._tlb.get(quads.page)
+            quads.place = physical >> 3 if not physical & 7 and physical + 16 <= memory.size else -1
+        place, q = quads.place, self._quadwords
+        return place >= 0 and q[place] == quads.first and (quads.second is None or q[place + 1] == quads.second)
 
     def _quads(self, linear: int, size: int) -> _Quads | None:
         """The quadwords there, where they have just been read; None if not in one page of RAM."""
         linear &= M64
         memory = self._cpu.memory
         physical = memory.translated(linear)
-        if physical is None or physical & 7 or (linear & 0xFFF) + size > 0x1000 or physical + size > memory.size:
+        if physical is None or physical & 7 or (linear & 0xFFF) + size > 0x1000 or physical + 16 > memory.size:
             return None
-        return _Quads(linear, struct.unpack(f"<{size // 8}Q", memory.read_physical(physical, size)))
+        first, second = self._quadwords[physical >> 3], self._quadwords[(physical >> 3) + 1]
+        return _Quads(linear, first, second if size == 16 else None)
 
     def _descriptor(self, selector: int) -> _Quads | None:
         address = descriptor_address(self._cpu, selector)
@@ -251,6 +266,6 @@ class Routes:
         """Whether the register is what this descriptor loads."""
         env = self._cpu.env
         i = selector_index(segment)
-        low, high = descriptor.values[0] & M32, descriptor.values[0] >> 32
+        low, high = descriptor.first & M32, descriptor.first >> 32
         loaded = env.q[base_index(segment)], env.d[i + 4], env.d[i + 5]
         return loaded == (base_of(low, high), limit_of(low, high), high)

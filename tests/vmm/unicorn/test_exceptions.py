@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from copy import copy
+from dataclasses import fields, replace
 
 import pytest
 
 from kvmscope.vmm.engine import StopReason
-from kvmscope.vmm.events import ExceptionSource
+from kvmscope.vmm.events import ExceptionEvent, ExceptionSource
 from kvmscope.x86.profiles import AMD, INTEL
 from tests.vmm.unicorn.bench import CODE, IDT, STUBS, TABLES, Board, assemble, board, frame, gate
 
@@ -348,3 +349,16 @@ def test_x87_errors_wait_for_the_next_instruction() -> None:
         b.run(8)
         (event,) = b.host.exceptions
         assert event.vector == 16
+
+
+def test_an_event_is_a_value_like_any_other() -> None:
+    with board("ud2") as b:
+        b.run(1)
+        (event,) = b.host.exceptions
+        plain = ExceptionEvent(**{f.name: getattr(event, f.name) for f in fields(event)})
+        assert repr(event).partition("(")[2] == repr(plain).partition("(")[2]
+        other = replace(event, tick=5, parent=14)
+        assert (other.tick, other.parent, other.before) == (5, 14, event.before)
+        assert copy(event) == event != other
+        with pytest.raises(AttributeError):
+            event.tick = 3  # type: ignore[misc]
