@@ -271,7 +271,10 @@ class Machine:
         if self.tick == before and self._stop.reason in (StopReason.PAUSED, StopReason.SLICE):
             # Somebody woke a command that was already over, or an interrupt made a synchronization due.
             self._settle(self._engine.step(self._vcpu), before)
-        if not self._stop.reason.final and self._stop.reason is not StopReason.BUDGET:
+        if self._stop.reason is StopReason.BREAKPOINT:
+            # Another vCPU's, in its turn: the own first instruction is passed over.
+            self.select(self._engine.vcpu)
+        elif not self._stop.reason.final and self._stop.reason is not StopReason.BUDGET:
             self._stop = Stop(StopReason.STEP, self.tick)
         return self._stop
 

@@ -32,7 +32,7 @@ from kvmscope.vmm.unicorn.native import (
     Native,
 )
 from kvmscope.vmm.unicorn.probe import COUNTER, LAST, LIMIT, PREVIOUS, Probe
-from kvmscope.vmm.unicorn.signals import take_signals, wait_for_window
+from kvmscope.vmm.unicorn.signals import drop_startup, take_signals, wait_for_window
 from kvmscope.vmm.unicorn.traps import Traps
 from kvmscope.vmm.unicorn.vcpus import Vcpus
 from kvmscope.x86.profiles import INTEL
@@ -240,6 +240,8 @@ class UnicornEngine:
     def look_again(self, vcpu: int | None = None) -> None:
         """Signals or deadlines have changed."""
         cpu = self.cpu
+        if vcpu is not None and self._host.signals(vcpu).startup is not None:
+            drop_startup(cpu, vcpu, self._vcpus.activity(vcpu))
         if vcpu is not None and vcpu != cpu.vcpu:
             self._vcpus.end_turn()
         elif not wait_for_window(cpu):

@@ -19,7 +19,7 @@ from kvmscope.x86.reset import init_state, reset_state, startup_state
 if TYPE_CHECKING:
     from kvmscope.vmm.unicorn.cpu import Cpu
 
-__all__ = ["take_signals", "wait_for_window"]
+__all__ = ["drop_startup", "take_signals", "wait_for_window"]
 
 _HARD: Final = 2
 """CPU_INTERRUPT_HARD of Unicorn's ``interrupt_request``."""
@@ -44,15 +44,12 @@ def take_signals(cpu: Cpu) -> bool:
         signals.init = False
         _init(cpu)
     if cpu.activity is Activity.WAIT_FOR_SIPI:
-        # Everything else waits until it has started.
-        signals.nmi = False
         if signals.startup is not None:
             cs, ip = signals.startup
             signals.startup = None
             load_state(cpu, startup_state(cpu.state(), cs, ip))
             cpu.activity = Activity.ACTIVE
         return False
-    signals.startup = None
     for _ in range(_NESTING):
         # What is delivered may leave the next thing deliverable (an NMI through a trap gate).
         if cpu.pending is not None and cpu.pending.reason.final:
@@ -78,6 +75,13 @@ def take_signals(cpu: Cpu) -> bool:
     return False
 
 
+def drop_startup(cpu: Cpu, vcpu: int, activity: Activity) -> None:
+    """From a callback: a start-up IPI counts only where it finds a processor that waits for it, or is about to."""
+    signals = cpu.host.signals(vcpu)
+    if activity is not Activity.WAIT_FOR_SIPI and not signals.init and not signals.reset:
+        signals.startup = None
+
+
 def wait_for_window(cpu: Cpu) -> bool:
     """From a callback: if all that waits is an interrupt that RFLAGS.IF holds off, have Unicorn look for the window."""
     signals = cpu.host.signals(cpu.vcpu)
@@ -93,7 +97,11 @@ def _deliver(cpu: Cpu, vector: int) -> None:
 
 
 def _init(cpu: Cpu) -> None:
-    """INIT (SDM vol. 3A table 10-1): the application processors wait for a start-up IPI, the first starts over."""
+    """INIT (SDM vol. 3A table 10-1): the application processors wait for a start-up IPI, the first starts over.
+
+    An NMI that was pending is gone; one that comes while the processor waits is held until it has started.
+    """
+    cpu.host.signals(cpu.vcpu).nmi = False
     load_state(cpu, init_state(cpu.state(), cpu.model.profile.version))
     cpu.host.initialized(cpu.vcpu)
     if cpu.vcpu:

@@ -71,6 +71,9 @@ class Vcpus:
         """Give the turn to whoever it belongs to; False when nobody can run."""
         cpu = self._cpu
         current = cpu.vcpu
+        if cpu.debug.hits:
+            # A #DB that MOV SS has put off: nobody else gets between.
+            return True
         if (self.count == 1 or cpu.base < self.turn_ends) and self.ready(current):
             return True
         for i in range(1, self.count + 1):

@@ -314,3 +314,42 @@ def test_init_of_the_first_processor_ends_the_run() -> None:
     with board("l: inc rax; jmp l") as b:
         b.host.pins[0].init = True
         assert b.run(100).reason is StopReason.RESET
+
+
+def test_a_startup_ipi_before_init_is_lost() -> None:
+    """SDM vol. 3A section 9.4.3: only INIT makes a processor wait, and only then does a start-up IPI count."""
+    with board("l: inc rax; pause; jmp l", vcpus=2) as b:
+        b.put(AP, assemble("hlt", 16, 0))
+        b.put(0x9000, assemble("l: inc bx; jmp l", 16, 0))
+        start_ap(b)
+        b.run(3_000)
+        assert b.engine.activity(1) is Activity.HALTED
+        pins = b.host.pins[1]
+        pins.startup = (0x900, 0)
+        pins.kick()
+        b.run(3_000)
+        pins.init = True
+        pins.kick()
+        b.run(3_000)
+        assert b.engine.activity(1) is Activity.WAIT_FOR_SIPI
+        pins.startup = (0x900, 0)
+        pins.kick()
+        b.run(3_000)
+        assert b.engine.get_state(1).gpr[3] > 0
+
+
+def test_an_nmi_is_held_while_a_processor_waits_for_its_start() -> None:
+    with board("l: inc rax; pause; jmp l", vcpus=2) as b:
+        b.put(2 * 4, 0x8100, 4)
+        b.put(AP, assemble("mov sp, 0x7000; nop; l: jmp l", 16, 0))
+        b.put(0x8100, assemble("inc bx; iret", 16, 0x8100))
+        b.engine.set_state(reset_state(0), 1)
+        b.engine.set_activity(1, Activity.WAIT_FOR_SIPI)
+        b.host.pins[1].nmi = True
+        b.host.pins[1].kick()
+        b.run(1_000)
+        assert b.engine.get_state(1).gpr[3] == 0
+        b.host.pins[1].startup = (AP >> 4, 0)
+        b.host.pins[1].kick()
+        b.run(5_000)
+        assert b.engine.get_state(1).gpr[3] == 1
