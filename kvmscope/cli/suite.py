@@ -24,6 +24,8 @@ _COLOURS: Final = {"PASS": "32", "FAIL": "31", "SKIP": "33", "ERROR": "31"}
 
 
 def _parser() -> Parser:
+    from kvmscope.suite.config import TIMEOUT_SCALE
+
     parser = Parser(
         prog="kvmscope suite",
         description="Run the entries of a built kvm-unit-tests tree's x86/unittests.cfg in kvmscope's own machine.",
@@ -42,7 +44,13 @@ def _parser() -> Parser:
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.add_argument("--junit-xml", type=Path, metavar="F", help="write a JUnit report")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="write each entry's serial output to DIR/NAME.log")
-    parser.add_argument("--timeout-scale", type=seconds, default=1.0, metavar="X", help="times each entry's time-out")
+    parser.add_argument(
+        "--timeout-scale",
+        type=seconds,
+        default=TIMEOUT_SCALE,
+        metavar="X",
+        help=f"times each entry's time-out (default: {TIMEOUT_SCALE:g})",
+    )
     parser.add_argument("--max-instructions", type=positive, metavar="N", help="budget of instructions of each entry")
     return parser
 

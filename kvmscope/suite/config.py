@@ -16,10 +16,13 @@ from kvmscope.errors import SuiteError
 from kvmscope.expr.nearest import nearest
 from kvmscope.suite.words import DATE, ShellError, split_words
 
-__all__ = ["DEFAULT_TIMEOUT", "KEYS", "Check", "Config", "Entry", "load_config", "parse_config"]
+__all__ = ["DEFAULT_TIMEOUT", "KEYS", "TIMEOUT_SCALE", "Check", "Config", "Entry", "load_config", "parse_config"]
 
 DEFAULT_TIMEOUT: Final = 90.0
 """Seconds that an entry without ``timeout`` has in run_tests.sh."""
+
+TIMEOUT_SCALE: Final = 10.0
+"""What an interpreter gets for each second that the configuration gives a processor, unless told otherwise."""
 
 KEYS: Final = (
     "file", "arch", "machine", "smp", "test_args", "qemu_params", "extra_params", "kvmtool_params", "groups", "accel",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from kvmscope.suite.config import TIMEOUT_SCALE
 from kvmscope.suite.pool import Done, Output, Pool
 from kvmscope.suite.runner import NO_LIMIT, Job, Outcome, skipped
 from kvmscope.suite.selection import Selected
@@ -15,7 +16,7 @@ _POLL = 1.0
 """Seconds; the pool returns as soon as something happens."""
 
 
-def job_of(tree: Tree, selected: Selected, *, scale: float = 1.0, instructions: int = NO_LIMIT) -> Job:
+def job_of(tree: Tree, selected: Selected, *, scale: float = TIMEOUT_SCALE, instructions: int = NO_LIMIT) -> Job:
     """The job of an entry; its time-out is ``scale`` times the configuration's."""
     entry = selected.entry
     return Job(entry, tree.image(entry.file), entry.timeout * scale, instructions)
@@ -26,7 +27,7 @@ def run_selected(
     chosen: Sequence[Selected],
     *,
     processes: int = 1,
-    scale: float = 1.0,
+    scale: float = TIMEOUT_SCALE,
     instructions: int = NO_LIMIT,
     emit: Callable[[str, bytes], None] | None = None,
 ) -> Iterator[Outcome]:
