@@ -11,6 +11,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import Final
 
+from kvmscope.asm.image import ELF_MAGIC
+
 __all__ = ["ObjectFile", "ObjectSection", "ObjectSymbol", "RelocationError", "read_object", "relocate"]
 
 SHT_SYMTAB: Final = 2
@@ -117,7 +119,7 @@ def read_object(blob: bytes) -> ObjectFile:
 
     Raises ValueError or struct.error for anything else.
     """
-    if blob[:4] != b"\x7fELF" or blob[5] != 1:
+    if not blob.startswith(ELF_MAGIC) or blob[5] != 1:
         raise ValueError("not a little-endian ELF object")
     wide = blob[4] == 2
     header = struct.unpack_from("<QQQIHHHHHH" if wide else "<IIIIHHHHHH", blob, 24)

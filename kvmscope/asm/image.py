@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Assembly", "CrossCheck", "Diagnostic", "Image", "LineEntry", "Section", "Severity", "Syntax"]
 
+ELF_MAGIC: Final = b"\x7fELF"
+IMAGE_SUFFIXES: Final = (".flat", ".elf", ".bin", ".img", ".rom")
+"""Names of files that are images already."""
 _NEAR: Final = 4096
 """Bytes behind a symbol that are told by it."""
 

@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from kvmscope.asm.image import Image
-from kvmscope.asm.loading import IMAGE_SUFFIXES, load_image, read_image
-from kvmscope.asm.loading.elf import is_elf
+from kvmscope.asm.image import ELF_MAGIC, IMAGE_SUFFIXES, Image
 from kvmscope.errors import GuestImageError, UsageError
 from kvmscope.reproducer.document import Reproducer
 from kvmscope.vmm.boot.layout import CODE_ORIGIN
@@ -51,7 +49,7 @@ def is_image(path: Path) -> bool:
         return False
     try:
         with path.open("rb") as file:
-            return is_elf(file.read(4))
+            return file.read(len(ELF_MAGIC)) == ELF_MAGIC
     except OSError:
         return False
 
@@ -62,6 +60,8 @@ def open_image(path: Path, options: ImageOptions | None = None) -> Reproducer:
     Raises UsageError when it cannot be read or the options contradict each other, GuestImageError when it cannot be
     loaded or nothing says how it starts.
     """
+    from kvmscope.asm.loading import load_image
+
     options = options or ImageOptions()
     if options.rom:
         return _rom(path, options)
@@ -84,6 +84,10 @@ def open_image(path: Path, options: ImageOptions | None = None) -> Reproducer:
             + ("" if loaded.placed else " at --address ADDRESS")
             + "; --rom starts it as after reset",
         )
+    if mode is None and options.entry is not None:
+        raise UsageError(
+            f"{path} says itself where it starts", hint="--entry goes with --mode; leave it out, or start it in a mode"
+        )
     config = MachineConfig(
         mode=mode or Mode.MULTIBOOT,
         memory=IMAGE_MEMORY,
@@ -104,6 +108,7 @@ def image_reproducer(path: Path, config: MachineConfig, image: Image) -> Reprodu
 
 
 def _rom(path: Path, options: ImageOptions) -> Reproducer:
+    from kvmscope.asm.loading import read_image
     from kvmscope.vmm.boot.rom import rom_image
 
     for name in ("mode", "address", "entry"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kvmscope.vmm.clock import Clock
 from kvmscope.vmm.config import MachineConfig
@@ -17,10 +17,9 @@ from kvmscope.vmm.devices.hpet import Hpet
 from kvmscope.vmm.devices.i8042 import KeyboardController
 from kvmscope.vmm.devices.interrupts import ApicBus, Line, Signals
 from kvmscope.vmm.devices.ioapic import IoApic
-from kvmscope.vmm.devices.iommu import Iommu
 from kvmscope.vmm.devices.lapic import LocalApic
 from kvmscope.vmm.devices.lapic.registers import Reg
-from kvmscope.vmm.devices.pci import ChipsetName, Edu, PciFunction, PciTestDevice, Upstream, make_root
+from kvmscope.vmm.devices.pci import ChipsetName, PciFunction, Upstream, make_root
 from kvmscope.vmm.devices.pic import Pic
 from kvmscope.vmm.devices.pit import Pit
 from kvmscope.vmm.devices.post_code import PostCode
@@ -29,6 +28,9 @@ from kvmscope.vmm.devices.rtc import Rtc
 from kvmscope.vmm.devices.testdev import TestDevice
 from kvmscope.vmm.devices.uart import Uart16550
 from kvmscope.x86.profiles import resolve
+
+if TYPE_CHECKING:
+    from kvmscope.vmm.devices.iommu import Iommu
 
 __all__ = ["Chipset"]
 
@@ -91,9 +93,7 @@ class Chipset:
             wake=wake,
             remap=self._remap,
         )
-        iommu = Iommu(ram, self.messages, profile.maxphyaddr) if "intel-iommu" in config.devices else None
-        if iommu is not None:
-            self.ioapic.remap = iommu.redirection
+        iommu = self._iommu(ram, profile.maxphyaddr) if "intel-iommu" in config.devices else None
         upstream = Upstream(ram, self.messages, iommu)
         # The HPET's messages go where a function's go; they bear no source-id.
         hpet = Hpet(clock, self._interrupt, lambda address, data: upstream.interrupt(None, address, data))
@@ -125,12 +125,25 @@ class Chipset:
             devices.append(iommu)
         self.bus = Bus(devices)
 
+    # What few guests ask for is imported when one does.
+
+    def _iommu(self, ram: GuestRam, address_bits: int) -> Iommu:
+        from kvmscope.vmm.devices.iommu import Iommu
+
+        iommu = Iommu(ram, self.messages, address_bits)
+        self.ioapic.remap = iommu.redirection
+        return iommu
+
     def _pci(self, clock: Clock, upstream: Upstream, chipset: ChipsetName, names: tuple[str, ...]) -> list[Device]:
         """The root and its functions."""
         plugged: list[PciFunction] = []
         if "edu" in names:
+            from kvmscope.vmm.devices.pci.edu import Edu
+
             plugged.append(Edu(clock))
         if "pci-testdev" in names:
+            from kvmscope.vmm.devices.pci.testdev import PciTestDevice
+
             plugged.append(PciTestDevice())
         root = make_root(
             chipset,

@@ -202,6 +202,7 @@ def test_an_elf_without_a_header_starts_where_it_says(tmp_path: Path) -> None:
         ("x.bin", ImageOptions(mode=Mode.LONG64, environment={"A": ""}), UsageError, "Only a multiboot image"),
         ("x.bin", ImageOptions(mode=Mode.MULTIBOOT), UsageError, "is not a mode"),
         ("x.flat", ImageOptions(address=5), UsageError, "says itself where it goes"),
+        ("x.flat", ImageOptions(entry="main"), UsageError, "says itself where it starts"),
     ],
 )
 def test_options_that_do_not_fit(

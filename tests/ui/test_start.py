@@ -11,7 +11,7 @@ import pytest
 from kvmscope.cli import tui
 from kvmscope.errors import UsageError
 
-_HEAVY = ("capstone", "keystone", "unicorn", "pygments", "elftools")
+_HEAVY = ("capstone", "keystone", "unicorn", "pygments")
 
 
 def test_the_first_paint_waits_for_no_engine() -> None:

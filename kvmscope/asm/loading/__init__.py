@@ -7,6 +7,6 @@
 
 from __future__ import annotations
 
-from kvmscope.asm.loading.load import IMAGE_SUFFIXES, MAX_IMAGE, LoadedImage, load_image, read_image
+from kvmscope.asm.loading.load import MAX_IMAGE, LoadedImage, load_image, read_image
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_IMAGE", "LoadedImage", "load_image", "read_image"]
+__all__ = ["MAX_IMAGE", "LoadedImage", "load_image", "read_image"]

@@ -10,6 +10,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+from kvmscope.asm.image import ELF_MAGIC
 from kvmscope.errors import GuestImageError
 
 __all__ = ["MAX_SYMBOLS", "ElfFile", "ElfSection", "ElfSegment", "ElfSymbol", "is_elf", "read_elf"]
@@ -18,7 +19,6 @@ MAX_SYMBOLS: Final = 500_000
 """Symbols taken of one file; the rest of a larger table is left out."""
 _MAX_SEGMENTS: Final = 512
 
-_MAGIC: Final = b"\x7fELF"
 _EM_386: Final = 3
 _EM_IAMCU: Final = 6
 _EM_X86_64: Final = 62
@@ -106,7 +106,7 @@ class ElfFile:
 
 def is_elf(blob: bytes) -> bool:
     """True for a file that says it is ELF."""
-    return blob[:4] == _MAGIC
+    return blob.startswith(ELF_MAGIC)
 
 
 def read_elf(blob: bytes, name: str) -> ElfFile:

@@ -17,9 +17,8 @@ from kvmscope.errors import GuestImageError, UsageError
 if TYPE_CHECKING:
     from kvmscope.asm.loading.dwarf_lines import LineRows
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_IMAGE", "LoadedImage", "load_image", "read_image"]
+__all__ = ["MAX_IMAGE", "LoadedImage", "load_image", "read_image"]
 
-IMAGE_SUFFIXES: Final = (".flat", ".elf", ".bin", ".img", ".rom")
 MAX_IMAGE: Final = 256 << 20
 """Largest file taken, in bytes."""
 _PRIVATE: Final = (".L", "$")

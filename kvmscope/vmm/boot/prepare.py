@@ -25,9 +25,7 @@ from kvmscope.vmm.boot.layout import (
 )
 from kvmscope.vmm.boot.memory import BootMemory, Labels, at_line
 from kvmscope.vmm.boot.model import Boot
-from kvmscope.vmm.boot.multiboot import prepare_multiboot
 from kvmscope.vmm.boot.pagetables import build_page_tables
-from kvmscope.vmm.boot.rom import prepare_rom
 from kvmscope.vmm.boot.state import initial_state
 from kvmscope.vmm.boot.tables import write_declared_descriptors, write_descriptor_tables, write_tss
 from kvmscope.vmm.config import MAX_VCPUS, MachineConfig, MemoryInit, Mode, Paging
@@ -66,9 +64,14 @@ def prepare(config: MachineConfig, image: Image) -> Boot:
     RAM or runs into another section or into boot's own tables.
     """
     _check(config)
+    # Sources start in neither way, and the firmware's tables cost time to import.
     if config.mode is Mode.MULTIBOOT:
+        from kvmscope.vmm.boot.multiboot import prepare_multiboot
+
         return prepare_multiboot(config, image)
     if config.mode is Mode.ROM:
+        from kvmscope.vmm.boot.rom import prepare_rom
+
         return prepare_rom(config, image)
     memory = BootMemory(config.memory)
     labels = Labels(image.symbols)

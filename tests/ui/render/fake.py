@@ -240,9 +240,7 @@ class Guest:
 
 def vcpus(count: int, **activities: Activity) -> tuple[VcpuView, ...]:
     """``count`` of them, the first with the turn; ``v1=Activity.HALTED``."""
-    return tuple(
-        VcpuView(i, long_state(), activities.get(f"v{i}", Activity.ACTIVE), next=i == 0) for i in range(count)
-    )
+    return tuple(VcpuView(i, long_state(), activities.get(f"v{i}", Activity.ACTIVE), next=i == 0) for i in range(count))
 
 
 def stepped() -> Guest:

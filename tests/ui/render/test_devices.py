@@ -36,7 +36,9 @@ def order(guest, look=None):
     index = EventIndex()
     view = guest.view()
     index.update(view.snapshot)
-    return [(item.device.name, item.quiet, item.opened) for item in sections(view, index, look or DeviceLook(boot=BOOT))]
+    return [
+        (item.device.name, item.quiet, item.opened) for item in sections(view, index, look or DeviceLook(boot=BOOT))
+    ]
 
 
 def test_registers_and_accesses():

@@ -8,7 +8,6 @@ from typing import Final, Literal
 from kvmscope.vmm.devices.acpi_pm import AcpiPm
 from kvmscope.vmm.devices.pci.function import PciFunction
 from kvmscope.vmm.devices.pci.i440fx import I440Fx, Piix3, Piix4Pm
-from kvmscope.vmm.devices.pci.q35 import Ich9Lpc, Mch
 from kvmscope.vmm.devices.pci.root import PciRoot, devfn
 from kvmscope.vmm.devices.pci.upstream import Upstream
 
@@ -30,6 +29,8 @@ def make_root(
     """The chipset's functions and ``devices`` in slots from 4 on; put the root and its functions on the bus."""
     functions: dict[int, PciFunction] = {devfn(FIRST_SLOT + i): device for i, device in enumerate(devices)}
     if chipset == "q35":
+        from kvmscope.vmm.devices.pci.q35 import Ich9Lpc, Mch
+
         functions |= {devfn(0): Mch(), devfn(31): Ich9Lpc(pm)}
     else:
         functions |= {devfn(0): I440Fx(), devfn(1): Piix3(), devfn(1, 3): Piix4Pm(pm)}

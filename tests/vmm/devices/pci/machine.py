@@ -7,7 +7,9 @@ from collections.abc import Callable
 from kvmscope.vmm.devices import Bus
 from kvmscope.vmm.devices.acpi_pm import AcpiPm
 from kvmscope.vmm.devices.device import Device
-from kvmscope.vmm.devices.pci import Edu, PciTestDevice, Upstream, devfn, make_root
+from kvmscope.vmm.devices.pci import Upstream, devfn, make_root
+from kvmscope.vmm.devices.pci.edu import Edu
+from kvmscope.vmm.devices.pci.testdev import PciTestDevice
 from kvmscope.vmm.devices.pci.upstream import Translator
 from tests.vmm.devices.board_parts import AllApics, HandClock, Levels, Memory
 
