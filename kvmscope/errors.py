@@ -8,7 +8,6 @@ foreign exceptions are wrapped at the boundary of the area that met them.
 from __future__ import annotations
 
 __all__ = [
-    "AssemblyError",
     "EngineError",
     "ExportError",
     "ExpressionError",
@@ -40,10 +39,6 @@ class KvmscopeError(Exception):
 
 class UsageError(KvmscopeError):
     """The command line or a `:` command cannot be taken as typed."""
-
-
-class AssemblyError(KvmscopeError):
-    """A source does not assemble; the diagnostics are in the detail, one a line."""
 
 
 class ReproducerError(KvmscopeError):

@@ -36,7 +36,6 @@ class Row:
 
 
 _64: Final = (64,)
-_32: Final = (32, 64)
 
 
 def _fixed(prefix: str, modrm: str, mnemonic: str, bits: tuple[int, ...] = (16, 32, 64)) -> Row:

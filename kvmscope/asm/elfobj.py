@@ -24,7 +24,6 @@ _CONTENT_TYPES: Final = frozenset({1, SHT_NOBITS, 14, 15, 16})
 SHN_UNDEF: Final = 0
 SHN_ABS: Final = 0xFFF1
 SHN_COMMON: Final = 0xFFF2
-SHF_ALLOC: Final = 2
 SHF_EXECINSTR: Final = 4
 
 

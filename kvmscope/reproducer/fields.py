@@ -106,6 +106,13 @@ class Fields:
             return default
         return self.checked(key, self.values[key], key, least, most)
 
+    def count(self, key: str, default: int, most: int) -> int:
+        """How many, from 1 to ``most``."""
+        value = self.integer(key, default, -U64)
+        if not 1 <= value <= most:
+            raise self.error(f"{key} is 1 to {most}, not {value}", key)
+        return value
+
     def one_of(self, key: str, choices: Sequence[int]) -> int:
         """One of several numbers, the first when the key is not there."""
         value = self.integer(key, choices[0])

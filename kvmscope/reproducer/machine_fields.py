@@ -56,8 +56,8 @@ def machine_config(fields: Fields) -> MachineConfig:
         ring=ring,
         cpu=_cpu(fields),
         memory=memory,
-        smp=fields.integer("smp", 1, 1, MAX_VCPUS),
-        quantum=fields.integer("quantum", MachineConfig().quantum, 1, MAX_QUANTUM),
+        smp=fields.count("smp", 1, MAX_VCPUS),
+        quantum=fields.count("quantum", MachineConfig().quantum, MAX_QUANTUM),
         devices=_devices(fields),
         entry=fields.label("entry", fields.values["entry"], "entry") if fields.has("entry") else None,
         args=_args(fields),
@@ -68,7 +68,7 @@ def machine_config(fields: Fields) -> MachineConfig:
         handlers=_handlers(fields.table("handlers")),
         io_permission=_ports(fields),
         budget=Budget(
-            instructions=fields.integer("max_instructions", Budget().instructions, 1, _MAX_INSTRUCTIONS),
+            instructions=fields.count("max_instructions", Budget().instructions, _MAX_INSTRUCTIONS),
             seconds=fields.seconds("timeout", Budget().seconds, _MAX_SECONDS),
         ),
     )
@@ -223,7 +223,7 @@ def _page(page: Fields, ring: int) -> PageInit:
         if flag not in PAGE_FLAGS and not _is_bit(flag):
             raise page.error(f"unknown page flag {flag!r}", "flags", f"known: {' '.join(PAGE_FLAGS)} bit0 .. bit63")
     return PageInit(
-        linear, physical, flags, page.integer("count", 1, 1, 1 << 20), page.integer("pkey", 0, 0, 15), page.line()
+        linear, physical, flags, page.count("count", 1, 1 << 20), page.integer("pkey", 0, 0, 15), page.line()
     )
 
 

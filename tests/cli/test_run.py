@@ -172,7 +172,7 @@ def test_a_source_may_come_through_a_pipe(tmp_path: Path) -> None:
     [
         ('[registers]\n; rbx = 1\n; rax = "nowhere"', [], "t.asm:4: registers: rax = nowhere"),
         ('title = "x"\n; entry = "nowhere"', [], "t.asm:3: entry"),
-        ("smp = 17", [], "t.asm:2: smp"),
+        ("smp = 17", [], "kvmscope: smp is 1 to 16, not 17\nt.asm:2\n"),
         ("smp = 1", ["--smp", "17"], "kvmscope: argument --smp"),
         ('[handlers]\n; "#PF" = "nowhere"', [], "t.asm:3: "),
         ('[[memory]]\n; address = "nowhere"\n; hex = "90"', [], "t.asm:2: "),

@@ -340,7 +340,7 @@ def test_several_processors_and_devices() -> None:
 @pytest.mark.parametrize(
     ("line", "word"),
     [
-        ("smp = 17", "0x10"),
+        ("smp = 17", "smp is 1 to 16, not 17"),
         ("quantum = 0", "quantum"),
         ('devices = ["edus"]', "did you mean 'edu'"),
         ('devices = "edu"', "devices"),

@@ -64,14 +64,6 @@ class Program:
     """What the user should check."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Out:
-    """An OUT to DX: where it is, and what DX holds there as far as the text shows."""
-
-    line: int
-    known: int | None
-
-
 def label_pattern(names: Collection[str]) -> re.Pattern[str]:
     """Matches any of the labels as a whole word."""
     words = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))

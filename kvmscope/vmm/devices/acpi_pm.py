@@ -28,7 +28,7 @@ __all__ = [
 PM_BASE: Final = 0x600
 """PM1 events at +0, PM1 control at +4, PM timer at +8."""
 GPE0: Final = Range(0xAFE0, 4, access=1)
-"""Two bytes of status, two of enables."""
+"""Two bytes of status, two of enables.  Nothing on the board raises a general-purpose event: the status stays 0."""
 SMI_COMMAND: Final = 0xB2
 ACPI_ENABLE: Final = 0xF1
 ACPI_DISABLE: Final = 0xF0
@@ -40,7 +40,6 @@ SLEEP_S3: Final = 1
 
 _EVENT_BITS: Final = ((0, "TMR"), (4, "BM"), (5, "GBL"), (8, "PWRBTN"), (9, "SLPBTN"), (10, "RTC"), (15, "WAK"))
 _TMR: Final = 1 << 0
-_PWRBTN: Final = 1 << 8
 _RTC: Final = 1 << 10
 _WAK: Final = 1 << 15
 _STATUS: Final = 0x8731
@@ -121,9 +120,7 @@ class AcpiPm(Device):
     def _update(self) -> None:
         """Drive the SCI, and be called when the timer's highest bit changes if that would interrupt."""
         events = self._events() & self._enable
-        level = bool(self._control & _SCI_EN) and bool(
-            events or self._gpe[0] & self._gpe[2] or self._gpe[1] & self._gpe[3]
-        )
+        level = bool(self._control & _SCI_EN and events)
         if level != self._sci_level:
             self._sci_level = level
             self._sci(level)
@@ -136,27 +133,10 @@ class AcpiPm(Device):
 
     # events from outside
 
-    @property
-    def asleep(self) -> int:
-        """3 while suspended to RAM, else 0."""
-        return self._asleep
-
     def rtc_alarm(self) -> None:
         """The real-time clock's interrupt went high."""
-        self._event(_RTC)
-
-    def power_button(self) -> None:
-        """Somebody pressed it."""
-        self._event(_PWRBTN)
-
-    def general_event(self, number: int) -> None:
-        """General-purpose event ``number`` (0..15)."""
-        self._gpe[number >> 3] |= 1 << (number & 7)
-        self._wake_up(bool(self._gpe[2 + (number >> 3)] >> (number & 7) & 1))
-
-    def _event(self, bit: int) -> None:
-        self._status |= bit
-        self._wake_up(bool(self._enable & bit))
+        self._status |= _RTC
+        self._wake_up(bool(self._enable & _RTC))
 
     def _wake_up(self, enabled: bool) -> None:
         if self._asleep and enabled:
@@ -188,7 +168,8 @@ class AcpiPm(Device):
                 self._control = self._control & ~_SCI_EN | (value == ACPI_ENABLE)
         elif GPE0.first <= port < GPE0.end:
             offset = port - GPE0.first
-            self._gpe[offset] = value if offset >= 2 else self._gpe[offset] & ~value
+            if offset >= 2:
+                self._gpe[offset] = value
         else:
             assert self._base is not None
             offset = port - self._base
@@ -211,7 +192,7 @@ class AcpiPm(Device):
                 self._asleep = 3
                 self._suspend(3)
                 # An enabled event that came before keeps the machine from sleeping.
-                self._wake_up(bool(self._status & self._enable & (_PWRBTN | _RTC)))
+                self._wake_up(bool(self._status & self._enable & _RTC))
             elif kind == SLEEP_S5:
                 self._power_off()
 

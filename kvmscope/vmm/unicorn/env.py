@@ -53,7 +53,6 @@ LDT_BASE: Final = ENV["ldt"] // 8 + 1
 CC_OP: Final = ENV["cc_op"] // 4
 DF: Final = ENV["df"] // 4
 HFLAGS: Final = ENV["hflags"] // 4
-HFLAGS2: Final = ENV["hflags2"] // 4
 MXCSR: Final = ENV["mxcsr"] // 4
 PKRU: Final = ENV["pkru"] // 4
 ERROR_CODE: Final = ENV["error_code"] // 4
@@ -89,7 +88,6 @@ class HF:
 class FLAG:
     """RFLAGS bits."""
 
-    CF: Final = 1 << 0
     ZF: Final = 1 << 6
     TF: Final = 1 << 8
     IF: Final = 1 << 9
@@ -104,8 +102,6 @@ class FLAG:
     ID: Final = 1 << 21
 
 
-ATTRIBUTES: Final = 0xF0FF00
-"""The access-rights bits in the second doubleword of a descriptor."""
 UNUSABLE: Final = 1 << 16
 BUSY: Final = 2 << 8
 

@@ -116,45 +116,39 @@ def test_enables_keep_their_bits() -> None:
     assert box.read(ENABLE) == 0x0400
 
 
-def test_power_button_interrupts() -> None:
+def test_an_alarm_interrupts() -> None:
     box = Box()
     box.write(CONTROL, 1)
-    box.pm.power_button()
-    assert box.read(EVENT) == 0x100
+    box.pm.rtc_alarm()
+    assert box.read(EVENT) == 0x400
     assert box.calls == []
-    box.write(ENABLE, 0x100)
+    box.write(ENABLE, 0x400)
     assert box.calls == [("sci", True)]
-    box.write(EVENT, 0x100)
+    box.write(EVENT, 0x400)
     assert box.calls[-1] == ("sci", False)
 
 
 def test_general_purpose_events() -> None:
     box = Box()
     box.write(CONTROL, 1)
+    box.write(0xAFE1, 0xFF, 1)
     box.write(0xAFE3, 0x02, 1)
-    box.pm.general_event(8)
+    assert [box.read(0xAFE0 + offset, 1) for offset in range(4)] == [0, 0, 0, 0x02]
     assert box.calls == []
-    box.pm.general_event(9)
-    assert box.calls == [("sci", True)]
-    assert box.read(0xAFE1, 1) == 0x03
-    box.write(0xAFE1, 0x02, 1)
-    assert box.read(0xAFE1, 1) == 0x01
-    assert box.calls[-1] == ("sci", False)
 
 
 def test_suspend_and_wake_by_the_clock() -> None:
     box = Box()
-    box.write(ENABLE, 0x400)
     box.write(CONTROL, 0x2400)
-    assert box.calls == [("suspend", 3)]
-    assert box.pm.asleep == 3
-    box.pm.power_button()
-    assert box.pm.asleep == 3, "not enabled"
+    box.pm.rtc_alarm()
+    assert box.calls == [("suspend", 3)], "not enabled"
+    box.write(EVENT, 0x400)
+    box.write(ENABLE, 0x400)
     box.pm.rtc_alarm()
     assert box.calls == [("suspend", 3), "wake"]
-    assert box.read(EVENT) == 0x8500
+    assert box.read(EVENT) == 0x8400
     box.write(EVENT, 0x8000)
-    assert box.read(EVENT) == 0x0500
+    assert box.read(EVENT) == 0x0400
     box.pm.rtc_alarm()
     assert box.calls == [("suspend", 3), "wake"], "awake already"
 

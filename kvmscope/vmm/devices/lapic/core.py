@@ -169,24 +169,11 @@ class ApicCore:
         self._poll_level_pin()
         self._update()
 
-    def performance_interrupt(self, *, masks: bool = True) -> None:
-        """A performance counter overflowed.  ``masks``: the LVT entry masks itself, as on Intel's processors."""
-        self.timer.settle()
-        if self._local_interrupt(Reg.LVT_PERFORMANCE) and masks:
-            self.values[Reg.LVT_PERFORMANCE] |= LVT_MASKED
-        self._update()
-
-    def thermal_interrupt(self) -> None:
-        """The thermal sensor tripped."""
-        self.timer.settle()
-        self._local_interrupt(Reg.LVT_THERMAL)
-        self._update()
-
-    def _local_interrupt(self, lvt: int) -> bool:
-        """An edge of a local source; False when its entry is masked."""
+    def _local_interrupt(self, lvt: int) -> None:
+        """An edge of a local source, which its entry may mask."""
         entry = self.values[lvt]
         if entry & LVT_MASKED:
-            return False
+            return
         match entry >> 8 & 7:
             case DeliveryMode.FIXED:
                 self._request(entry & 0xFF, level=False)
@@ -194,7 +181,6 @@ class ApicCore:
                 self._signal_nmi()
             case DeliveryMode.INIT:
                 self._signal_init()
-        return True
 
     def _poll_level_pin(self) -> None:
         """Take LINT0 while it is asserted, level triggered, and its last interrupt has ended."""

@@ -266,31 +266,6 @@ def test_without_an_apic_the_pins_are_intr_and_nmi() -> None:
     assert not apic.signals.interrupt
 
 
-# other local sources
-
-
-def test_performance_counter_interrupt_masks_itself() -> None:
-    apic = Bench().apics[0]
-    apic.performance_interrupt()
-    assert apic.irr == 0
-    put(apic, Reg.LVT_PERFORMANCE, 0x34)
-    apic.performance_interrupt(masks=False)
-    assert reg(apic, Reg.LVT_PERFORMANCE) == 0x34
-    apic.performance_interrupt()
-    assert reg(apic, Reg.LVT_PERFORMANCE) == MASKED | 0x34
-    assert take(apic) == [0x34]
-    put(apic, Reg.LVT_PERFORMANCE, NMI)
-    apic.performance_interrupt()
-    assert apic.signals.nmi
-
-
-def test_thermal_interrupt() -> None:
-    apic = Bench().apics[0]
-    put(apic, Reg.LVT_THERMAL, 0x35)
-    apic.thermal_interrupt()
-    assert take(apic) == [0x35]
-
-
 # errors
 
 

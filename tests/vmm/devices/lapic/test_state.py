@@ -108,8 +108,6 @@ def hammer(bench: Bench, rng: random.Random) -> None:
         lambda: apic.set_lint(rng.randrange(2), bool(rng.getrandbits(1))),
         lambda: apic.set_cr8(rng.getrandbits(4)),
         lambda: apic.acknowledge() if apic.signals.interrupt else None,
-        apic.performance_interrupt,
-        apic.thermal_interrupt,
         apic.init_reset if rng.random() < 0.1 else lambda: None,
         base,
         message,
