@@ -371,7 +371,7 @@ def _rows() -> Iterator[Msr]:
     )
     yield Msr(0xC0010140, "MSR_AMD64_OSVW_ID_LENGTH", "errata there are entries for", feature="osvw", vendor=_AMD)
     yield Msr(0xC0010141, "MSR_AMD64_OSVW_STATUS", "errata that need a workaround", feature="osvw", vendor=_AMD)
-    yield Msr(0xC0011029, "MSR_AMD64_DE_CFG", "decode configuration: LFENCE serialises", 2, 2, vendor=_AMD, ignored=2)
+    yield Msr(0xC0011029, "MSR_AMD64_DE_CFG", "decode configuration: LFENCE serializes", 2, 2, vendor=_AMD, ignored=2)
 
 
 def _kvm() -> Iterator[Msr]:

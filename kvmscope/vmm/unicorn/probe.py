@@ -1,7 +1,7 @@
 """The hook that runs at each instruction start: it counts, stops exactly, and traps chosen addresses.
 
 Unicorn's own counter (``emu_start(count=)``) counts an instruction twice when its store invalidates the translated
-block it is in, because the block is then left and the instruction started again.  This one recognises the second
+block it is in, because the block is then left and the instruction started again.  This one recognizes the second
 start: same address, same RCX and RSP (a REP iteration or a CALL to itself differs), and a block was invalidated in
 between.  It also keeps the address of the last instruction started, which names the branch that left for a
 non-canonical address, and calls back at the addresses in a table, without a hook of Unicorn's for each.
