@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from kvmscope.vmm.boot.acpi import waking_vector
 from kvmscope.vmm.boot.layout import STUB, stub_address
 from kvmscope.vmm.boot.model import Boot
 from kvmscope.vmm.chipset import Chipset
@@ -28,8 +27,6 @@ SYNC_EVENTS: Final = 512
 """Events after which the machine synchronizes early: each costs host time, which a replay pays again."""
 _EXCEPTION_WEIGHT: Final = 16
 """Delivering an exception takes the time of this many other events."""
-
-
 _NO_EXIT: Final = frozenset({0x80, 0xB0})
 """Local APIC registers that processors virtualize: TPR and EOI."""
 _CURRENT_COUNT: Final = 0x390
@@ -254,6 +251,8 @@ class Board:
 
     def _wake(self) -> None:
         """Firmware brings the first processor to the waking vector that the guest has left in the FACS."""
+        from kvmscope.vmm.boot.acpi import waking_vector
+
         facs = self._facs
         vector = None if facs is None else waking_vector(self._ram[facs : facs + 64])
         if vector is None:

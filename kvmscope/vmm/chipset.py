@@ -82,6 +82,7 @@ class Chipset:
             )
             for vcpu in range(vcpus)
         )
+        self.messages.receivers.extend(self.apics)
         # As KVM's reset state: the 8259s reach the first processor without further ado.
         self.apics[0].values[Reg.LVT_LINT0] = _VIRTUAL_WIRE
         self.exit = DebugExit(debug_exit)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+
 from kvmscope.vmm.clock import Clock
+from kvmscope.vmm.devices.bus import Bus
+from kvmscope.vmm.devices.device import Device
 from kvmscope.vmm.devices.interrupts import ApicBus, Message
 
 
@@ -69,3 +74,24 @@ class AllApics:
 
     def receive(self, message: Message) -> None:
         self.messages.append(message)
+
+
+def check_history(
+    device: Device | Bus,
+    rng: random.Random,
+    shake: Callable[[], object],
+    *,
+    clock: HandClock | None = None,
+    rounds: int = 20,
+) -> None:
+    """Put back, the device does again all that it did: what ``shake`` sees, by ``rng``'s choices, and leaves behind."""
+    for _ in range(rounds):
+        saved, state, ticks = device.save(), rng.getstate(), clock.ticks if clock else 0
+        first, after = shake(), device.save()
+        if clock:
+            clock.ticks = ticks
+        device.restore(saved)  # type: ignore[arg-type]
+        assert device.save() == saved
+        rng.setstate(state)
+        assert shake() == first
+        assert device.save() == after

@@ -8,7 +8,7 @@ import pytest
 
 from kvmscope.vmm.devices import Bus
 from kvmscope.vmm.devices.rtc import Rtc
-from tests.vmm.devices.board_parts import HandClock
+from tests.vmm.devices.board_parts import HandClock, check_history
 
 SECOND = 1_000_000_000
 FIRST = 10_000_000
@@ -379,6 +379,7 @@ def test_save_and_restore() -> None:
     box = Box(1 << 26)
 
     def shake() -> list[object]:
+        box.levels.clear()
         seen: list[object] = []
         for _ in range(60):
             index = rng.choice((*range(14), CENTURY, 0x40))
@@ -387,17 +388,6 @@ def test_save_and_restore() -> None:
             else:
                 seen.append(box.read(index))
             box.clock.advance(rng.choice((1, 100_000, SECOND // 7, 90 * SECOND)))
-        return [*seen, box.rtc.view(), box.clock.deadline]
+        return [*seen, box.rtc.view(), box.clock.deadline, tuple(box.levels)]
 
-    for _ in range(20):
-        saved, ticks, state = box.rtc.save(), box.clock.ticks, rng.getstate()
-        box.levels.clear()
-        first, after, levels = shake(), box.rtc.save(), list(box.levels)
-        box.clock.ticks = ticks
-        box.rtc.restore(saved)
-        assert box.rtc.save() == saved
-        rng.setstate(state)
-        box.levels.clear()
-        assert shake() == first
-        assert box.levels == levels
-        assert box.rtc.save() == after
+    check_history(box.rtc, rng, shake, clock=box.clock)

@@ -7,11 +7,8 @@ disables the APIC is still delivered.  There is no system-management mode: SMIs 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from kvmscope.vmm.clock import Clock
 from kvmscope.vmm.devices.device import DeviceView
-from kvmscope.vmm.devices.interrupts import ApicBus, DeliveryMode, Message, Signals
+from kvmscope.vmm.devices.interrupts import DeliveryMode, Message
 from kvmscope.vmm.devices.lapic import msr
 from kvmscope.vmm.devices.lapic.core import ApicCore, is_level
 from kvmscope.vmm.devices.lapic.ipi import (
@@ -40,38 +37,12 @@ __all__ = ["LocalApic"]
 
 
 class LocalApic(ApicCore):
-    """The local APIC of vCPU ``index``, which is its initial APIC ID too.
+    """The local APIC of vCPU ``index``, which is its initial APIC ID too.  Who makes it puts it among the bus's receivers.
 
     ``external`` is an interrupt-acknowledge cycle of the 8259s and gives their vector; None where they are not wired.
-    ``tsc`` is the processor's time-stamp counter: the board replaces the default, which is guest time, and calls
+    ``tsc`` is the processor's time-stamp counter: the board replaces the default, which follows guest time, and calls
     `tsc_changed` when software writes the counter.
     """
-
-    def __init__(
-        self,
-        index: int,
-        clock: Clock,
-        bus: ApicBus,
-        signals: Signals,
-        *,
-        x2apic: bool,
-        tsc_deadline: bool,
-        bootstrap: bool,
-        maxphyaddr: int,
-        external: Callable[[], int] | None,
-    ) -> None:
-        super().__init__(
-            index,
-            clock,
-            bus,
-            signals,
-            x2apic=x2apic,
-            tsc_deadline=tsc_deadline,
-            bootstrap=bootstrap,
-            maxphyaddr=maxphyaddr,
-            external=external,
-        )
-        bus.receivers.append(self)
 
     # memory
 

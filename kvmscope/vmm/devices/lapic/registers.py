@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-from typing import Final
+from typing import Final, NamedTuple
 
 __all__ = [
     "DIVISORS",
@@ -76,8 +75,7 @@ class ApicError(IntFlag):
     ILLEGAL_REGISTER = 1 << 7
 
 
-@dataclass(frozen=True, slots=True)
-class Register:
+class Register(NamedTuple):
     """One register.
 
     ``writable`` are the bits that a write sets; the others read as they are in xAPIC mode and raise #GP when set by

@@ -6,8 +6,7 @@ PCI Local Bus Specification 3.0, chapter 6 (configuration space) and section 6.8
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from kvmscope.vmm.devices.device import Device, DeviceField, DeviceState, DeviceView, Range, bit_names
 
@@ -50,8 +49,7 @@ _MSI_ENABLE: Final = 0x01
 _MSI_64BIT: Final = 0x80
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """The read-only part of the header."""
 
     vendor: int
@@ -65,8 +63,7 @@ class Identity:
     status: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
+class Bar(NamedTuple):
     """A base address register: ``size`` is a power of two, of at least 16 bytes of memory or 4 ports."""
 
     size: int

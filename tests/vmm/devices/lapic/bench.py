@@ -52,6 +52,7 @@ class Bench:
             )
             for index in range(count)
         ]
+        self.bus.receivers.extend(self.apics)
         if enable:
             for apic in self.apics:
                 apic.write(Reg.SVR, 4, 0x1FF)
