@@ -59,6 +59,7 @@ def _stop(result: Result) -> dict[str, object] | None:
         return None
     return {
         "reason": stop.reason.value,
+        "vcpu": snapshot.vcpu,
         "rip": snapshot.cpu.rip,
         "tick": stop.tick,
         "detail": stop.detail,
@@ -77,6 +78,7 @@ def _exceptions(result: Result) -> list[dict[str, object]]:
             "error_code": event.error_code,
             "rip": event.rip,
             "cr2": event.cr2,
+            "vcpu": event.vcpu,
         }
         for event in result.events
         if isinstance(event, ExceptionEvent)

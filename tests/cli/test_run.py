@@ -74,7 +74,7 @@ def test_json_of_exceptions(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     assert run_command_line(["run", "--json", name]) == 0
     document = json.loads(capfd.readouterr().out)
     assert document["exceptions"] == [
-        {"vector": 14, "name": "#PF", "error_code": 0, "rip": 0x400000, "cr2": 0x7FFFFFFF0008}
+        {"vector": 14, "name": "#PF", "error_code": 0, "rip": 0x400000, "cr2": 0x7FFFFFFF0008, "vcpu": 0}
     ]
     assert document["stop"]["reason"] == "exception"
 
@@ -205,3 +205,47 @@ def test_what_the_machine_refuses_has_its_place_in_the_header(
 )
 def test_a_terminal_gets_no_control_characters(output, shown):
     assert harmless(output) == shown
+
+
+SMP = """
+; /// kvmscope
+; smp = 2
+; expect = ["exception == '#UD'", "cs.base + rip == bad", "eax == 0x77"]
+; [handlers]
+; 0x30 = "there"
+; ///
+        mov     ebx, 0xfee00000
+        mov     dword ptr [rbx + 0xf0], 0x1ff
+        mov     dword ptr [rbx + 0x310], 1 << 24
+        int     0x30
+        mov     dword ptr [rbx + 0x300], 0x4500
+        mov     dword ptr [rbx + 0x300], 0x4608
+spin:   pause
+        jmp     spin
+there:  iretq
+        .section .ap, 0x8000
+        .code16
+        mov     eax, 0x77
+bad:    ud2
+"""
+
+
+def test_json_of_two_processors_names_the_one_that_ended_the_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command_line(["run", "--json", put(tmp_path, SMP)]) == 0
+    document = json.loads(capfd.readouterr().out)
+    stop = document["stop"]
+    assert (stop["reason"], stop["vcpu"], stop["rip"]) == ("exception", 1, 6)
+    assert document["registers"]["rip"] == 6
+    assert [(event["vector"], event["vcpu"]) for event in document["exceptions"]] == [(0x30, 0), (6, 1)]
+
+
+def test_json_of_two_processors_that_wait(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert (
+        run_command_line(["run", "--json", put(tmp_path, "; /// kvmscope\n; smp = 2\n; ///\nmov ebx, 5\nhlt\n")]) == 0
+    )
+    document = json.loads(capfd.readouterr().out)
+    assert (document["stop"]["reason"], document["stop"]["vcpu"]) == ("hlt", 0)
+    assert document["stop"]["detail"] == "every vCPU waits: 0 halted, 1 wait-for-SIPI"
+    assert document["registers"]["rbx"] == 5

@@ -438,7 +438,7 @@ ACPI = {
         "", ALARM + word(0x602, 0x400) + word(0x604, 0x2400) + "ud2", *RESET, "exceptions == 0"
     ),
     "S3 with an alarm that does not wake": g(
-        "", ALARM + word(0x602, 0) + word(0x604, 0x2400) + "ud2", "stop != 'reset'", "exceptions == 0"
+        "", ALARM + word(0x602, 0) + word(0x604, 0x2400) + "ud2", *HLT, "exceptions == 0"
     ),
     "port 0xcf9": g(
         "",

@@ -43,13 +43,17 @@ def _idt_bytes(long: bool) -> bytes:
     )
 
 
-def write_interrupt_tables(memory: BootMemory, mode: Mode) -> None:
-    """Put stubs and the mode's vector table in place."""
+def write_interrupt_tables(memory: BootMemory, config: MachineConfig) -> None:
+    """Put stubs and the mode's vector table in place.
+
+    Application processors start in real mode: where there are any, the IVT is there in every mode, so that what they
+    raise stops the machine too.
+    """
     memory.write(STUB_BASE, _stub_bytes(), "boot stubs")
-    if mode is Mode.REAL16:
+    if config.mode is Mode.REAL16 or config.smp > 1:
         memory.write(IVT_BASE, _ivt_bytes(), "boot IVT")
-    else:
-        memory.write(IDT_BASE, _idt_bytes(mode is Mode.LONG64), "boot IDT")
+    if config.mode is not Mode.REAL16:
+        memory.write(IDT_BASE, _idt_bytes(config.mode is Mode.LONG64), "boot IDT")
 
 
 def write_handlers(memory: BootMemory, config: MachineConfig, labels: Labels) -> None:

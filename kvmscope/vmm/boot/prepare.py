@@ -89,7 +89,7 @@ def prepare(config: MachineConfig, image: Image) -> Boot:
             'mode = "long64", or mode = "prot32" with paging = "32bit" or "pae"',
         )
     write_descriptor_tables(memory, config.mode)
-    write_interrupt_tables(memory, config.mode)
+    write_interrupt_tables(memory, config)
     if config.mode is not Mode.REAL16:
         write_tss(memory, config, cr3)
     for section in image.sections:
