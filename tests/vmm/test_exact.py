@@ -260,3 +260,56 @@ def test_memory_by_linear_address(make: Make) -> None:
     assert m.read_linear(1 << 46, 1) is None
     assert m.read_linear(0x80000000, 4) is None, "mapped, but nothing is there"
     assert m.read_linear(0xFF000000, 4) == bytes(4), "the test device's memory is memory"
+
+
+def test_freezing_is_an_edit_of_history(make: Make) -> None:
+    """Back before a freeze and forward again: frozen is who was, and the guest is the same at every tick."""
+    guest = GUESTS[-1]
+    assert guest.smp == 4
+    m = make(guest)
+    m.run(500)
+    before = state(m)
+    m.freeze({2, 3})
+    at_freeze = state(m)
+    assert at_freeze != before
+    m.run(700)
+    assert m.tick == 1200, "the others go on"
+    middle = state(m)
+    m.freeze(())
+    m.freeze({1})
+    m.run(900)
+    end = state(m)
+    unfrozen = make(guest)
+    unfrozen.run(2100)
+    assert state(unfrozen) != end, "who is frozen makes a difference"
+    chooser = random.Random(4)
+    for _ in range(8):
+        m.goto(chooser.randrange(500))
+        assert m.frozen == frozenset()
+        if chooser.random() < 0.5:
+            m.goto(501 + chooser.randrange(600))
+            assert m.frozen == {2, 3}
+            m.run(1200 - m.tick)
+        else:
+            m.goto(1200)
+        # At the tick of an edit history stands behind it.
+        assert m.frozen == {1}
+        m.run(2100 - m.tick)
+        assert state(m) == end
+    m.goto(500)
+    assert state(m) == at_freeze
+    m.goto(1199)
+    m.run(1)
+    again = state(m)
+    assert again[1:6] == middle[1:6], "but for who is frozen now"
+    # An edit in the past makes another future, and ends the one that was.
+    m.goto(700)
+    m.freeze(())
+    assert m.last_tick == 700
+    m.run(1400)
+    assert state(m) != end
+    other = state(m)
+    m.goto(699)
+    assert m.frozen == {2, 3}
+    m.goto(2100)
+    assert state(m) == other
