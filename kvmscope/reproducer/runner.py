@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kvmscope.vmm.machine import Machine
     from kvmscope.vmm.snapshot import Snapshot
 
-__all__ = ["ENGINES", "Overrides", "check_cpu", "check_engine", "judged", "run"]
+__all__ = ["ENGINES", "Overrides", "check_cpu", "check_engine", "judged", "run", "run_to_the_end"]
 
 ENGINES: Final = ("unicorn", "kvm")
 _BUILT_IN: Final = ("unicorn",)
@@ -135,7 +135,7 @@ def _run(
     except KvmscopeError as error:
         return replace(base, summary=error.title, notes=(*base.notes, *_notes(error, reproducer)))
     try:
-        return _judged(machine, reproducer, base, _to_the_end(machine, on_output), explain)
+        return _judged(machine, reproducer, base, run_to_the_end(machine, on_output), explain)
     except EngineError as error:
         return replace(base, summary=error.title, notes=(*base.notes, *_notes(error, reproducer)))
     finally:
@@ -179,21 +179,29 @@ def _notes(error: KvmscopeError, reproducer: Reproducer) -> tuple[str, ...]:
     return tuple(part for part in (detail, f"hint: {error.hint}" if error.hint else "") if part)
 
 
-def _to_the_end(machine: Machine, on_output: Callable[[bytes], None] | None) -> Stop:
-    """Run until the guest ends or a budget does."""
+def run_to_the_end(machine: Machine, on_output: Callable[[bytes], None] | None, *, every: float = 0.0) -> Stop:
+    """Run until the guest ends or a budget does; ``on_output`` gets the serial output, looked at ``every`` so many seconds."""
     if on_output is None:
         return machine.run()
     shown = 0
+    following = 0.0
 
-    def show(_tick: int) -> None:
+    def show() -> None:
         nonlocal shown
         output = machine.serial[shown:]
         if output:
             shown += len(output)
             on_output(output)
 
-    stop = machine.run(progress=show)
-    show(stop.tick)
+    def look(_tick: int) -> None:
+        nonlocal following
+        now = time.monotonic()
+        if now >= following:
+            following = now + every
+            show()
+
+    stop = machine.run(progress=look)
+    show()
     return stop
 
 

@@ -101,6 +101,8 @@ def run_entry(job: Job, emit: Callable[[bytes], None] | None = None) -> Outcome:
 
     What is wrong with the entry is an ERROR row, and so is a defect of ours: the others still have their turn.
     """
+    from kvmscope.reproducer.runner import run_to_the_end
+
     started = time.monotonic()
     try:
         machine, notes = entry_machine(job)
@@ -110,7 +112,7 @@ def run_entry(job: Job, emit: Callable[[bytes], None] | None = None) -> Outcome:
     except Exception as error:
         return _defect(job.entry.name, error)
     try:
-        stop = _run(machine, emit)
+        stop = run_to_the_end(machine, emit, every=_EMIT)
         return _judged(job, machine, stop, notes, time.monotonic() - started)
     except Exception as error:
         return _defect(job.entry.name, error)
@@ -183,30 +185,6 @@ def _refusal(cpu: str) -> str:
     except KvmscopeError as error:
         return error.title if error.title.startswith("Unknown") else error.detail or error.title
     return ""
-
-
-def _run(machine: Machine, emit: Callable[[bytes], None] | None) -> Stop:
-    if emit is None:
-        return machine.run()
-    shown = 0
-    following = 0.0
-
-    def show(_tick: int) -> None:
-        nonlocal following
-        if time.monotonic() >= following:
-            flush()
-            following = time.monotonic() + _EMIT
-
-    def flush() -> None:
-        nonlocal shown
-        output = machine.serial[shown:]
-        if output:
-            shown += len(output)
-            emit(output)
-
-    stop = machine.run(progress=show)
-    flush()
-    return stop
 
 
 def _judged(job: Job, machine: Machine, stop: Stop, notes: tuple[str, ...], seconds: float) -> Outcome:

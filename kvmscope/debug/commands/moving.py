@@ -116,38 +116,27 @@ def _reset(argument: str, letters: str, context: CommandContext) -> CommandResul
     return CommandResult((f"restarted: {context.guest().place()}",), stop=Stop(StopReason.READY), changed=True)
 
 
-def _by_line(context: CommandContext, argument: str, once: Callable[[], Stop]) -> CommandResult:
-    stop = Stop(StopReason.STEP)
-    for _ in range(_count(argument, context)):
-        stop = once()
-        if stop.reason not in _WENT or (context.cancel is not None and context.cancel.is_set()):
-            break
-    return _moved(context, stop)
+def _by_line(walk: Callable[..., Stop], into: bool, otherwise: Handler) -> Handler:
+    """A walk by source lines; ``otherwise`` by instructions, where lines are unknown."""
 
-
-def _line(into: bool) -> Handler:
     def handler(argument: str, letters: str, context: CommandContext) -> CommandResult:
         if context.machine.image.places is None:
-            return (_step if into else _next)(argument, letters, context)
-        return _by_line(context, argument, lambda: step_line(context.debugger, into=into, cancel=context.cancel))
-
-    return handler
-
-
-def _reverse_line(into: bool) -> Handler:
-    def handler(argument: str, letters: str, context: CommandContext) -> CommandResult:
-        if context.machine.image.places is None:
-            return (_reverse_step if into else _reverse_next)(argument, letters, context)
-        return _by_line(context, argument, lambda: back_line(context.debugger, into=into, cancel=context.cancel))
+            return otherwise(argument, letters, context)
+        stop = Stop(StopReason.STEP)
+        for _ in range(_count(argument, context)):
+            stop = walk(context.debugger, into=into, cancel=context.cancel)
+            if stop.reason not in _WENT or (context.cancel is not None and context.cancel.is_set()):
+                break
+        return _moved(context, stop)
 
     return handler
 
 
 MOVING = (
     Command("step", ("s",), "step [N]", "To the next source line, into calls; an instruction where lines are unknown",
-            _line(True), "expression"),
+            _by_line(step_line, True, _step), "expression"),
     Command("next", ("n",), "next [N]", "To the next source line, over calls; an instruction where lines are unknown",
-            _line(False), "expression"),
+            _by_line(step_line, False, _next), "expression"),
     Command("stepi", ("si",), "stepi [N]", "Execute N instructions", _step, "expression"),
     Command("nexti", ("ni",), "nexti [N]", "Like stepi, over calls, INT and REP", _next, "expression"),
     Command("finish", ("fin", "out"), "finish", "Run until the function or handler returns", _finish),
@@ -157,10 +146,10 @@ MOVING = (
             _reverse_step, "expression"),
     Command("reverse-nexti", ("rni",), "reverse-nexti [N]", "Back, over calls, INT and REP",
             _reverse_next, "expression"),
-    Command("reverse-step", ("rs",), "reverse-step [N]", "Back to the beginning of a source line", _reverse_line(True),
-            "expression"),
-    Command("reverse-next", ("rn",), "reverse-next [N]", "Back by source lines, over calls", _reverse_line(False),
-            "expression"),
+    Command("reverse-step", ("rs",), "reverse-step [N]", "Back to the beginning of a source line",
+            _by_line(back_line, True, _reverse_step), "expression"),
+    Command("reverse-next", ("rn",), "reverse-next [N]", "Back by source lines, over calls",
+            _by_line(back_line, False, _reverse_next), "expression"),
     Command("reverse-continue", ("rc",), "reverse-continue", "Back to the last breakpoint, or the start",
             _reverse_continue),
     Command("reverse-finish", ("rf",), "reverse-finish", "Back to the call that led here", _reverse_finish),
