@@ -7,72 +7,29 @@ where a search needs the past, it looks at windows of growing length until it fi
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
 
-from kvmscope.asm.image import Image
 from kvmscope.debug.breakpoints import Breakpoint, Breakpoints
 from kvmscope.debug.explain.model import Guest
 from kvmscope.debug.explain.operands import Decoded, decode
+from kvmscope.debug.frames import CALLS, RETURNS, Frame, follow, stack_pointer
+from kvmscope.debug.machine import DebuggedMachine
 from kvmscope.debug.run_scope import RunScope
 from kvmscope.debug.turns import last_turn
 from kvmscope.errors import ExpressionError
 from kvmscope.expr import evaluate, truth
 from kvmscope.vmm.engine import Stop, StopReason
-from kvmscope.vmm.events import Event, ExceptionEvent
-from kvmscope.vmm.snapshot import Snapshot
+from kvmscope.vmm.events import ExceptionEvent
 from kvmscope.x86.state import CpuState, Seg
 
-__all__ = ["CALLS", "DebuggedMachine", "Debugger", "stack_pointer"]
+__all__ = ["Debugger"]
 
-CALLS: Final = frozenset({"call", "lcall", "int", "int3", "into", "syscall", "sysenter"})
-"""Instructions that lead to code which returns behind them."""
-_RETURNS: Final = frozenset({"ret", "retf", "retfq", "iret", "iretd", "iretq", "sysret", "sysretq", "sysexit"})
 _FIRST_WINDOW: Final = 512
 _GROWTH: Final = 8
 _CANCEL_EVERY: Final = 256
 """Steps between two looks at the cancel event."""
-
-
-class DebuggedMachine(Protocol):
-    """What of `kvmscope.vmm.machine.Machine` a debugger needs."""
-
-    @property
-    def tick(self) -> int: ...
-    @property
-    def last_tick(self) -> int: ...
-    @property
-    def image(self) -> Image: ...
-    @property
-    def debug_exit(self) -> int | None: ...
-    @property
-    def stop(self) -> Stop: ...
-    @property
-    def cpu(self) -> CpuState: ...
-    @property
-    def events(self) -> Sequence[Event]: ...
-    def step(self) -> Stop: ...
-    def run(self, ticks: int | None = None, *, cancel: threading.Event | None = None) -> Stop: ...
-    def goto(self, tick: int) -> Stop: ...
-    def snapshot(self) -> Snapshot: ...
-    def set_breakpoints(self, linear: Iterable[int]) -> None: ...
-    @property
-    def vcpu(self) -> int: ...
-    @property
-    def vcpus(self) -> int: ...
-    @property
-    def turn(self) -> int: ...
-    def select(self, vcpu: int) -> object: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """A call (or delivery) seen while replaying: where it was made, and the stack pointer its return finds."""
-
-    tick: int
-    inner: int
-    """RSP inside, before the return instruction takes the return address."""
 
 
 class Debugger:
@@ -123,7 +80,7 @@ class Debugger:
             guest = self._guest()
             found = decode(guest)
             name = found.mnemonic if found is not None else ""
-            ours = name in _RETURNS and not deliveries and stack_pointer(guest.cpu) >= base
+            ours = name in RETURNS and not deliveries and stack_pointer(guest.cpu) >= base
             if name == "call":
                 stop, delivered = self.over(cancel=cancel), False
             else:
@@ -185,7 +142,7 @@ class Debugger:
             return stop
         if found.rep:
             return self._rep_start(before, guest.cpu)
-        if found.mnemonic in _RETURNS:
+        if found.mnemonic in RETURNS:
             frame = self._search_frame(here, before, cancel)
             if frame is not None:
                 return self.machine.goto(frame)
@@ -364,10 +321,10 @@ class Debugger:
                 return None
             window *= _GROWTH
 
-    def _open_frames(self, start: int, end: int, cancel: threading.Event | None) -> list[_Frame] | None:
+    def _open_frames(self, start: int, end: int, cancel: threading.Event | None) -> list[Frame] | None:
         """Calls and deliveries made in [start, end) that have not returned by ``end``; None when cancelled."""
         self.machine.goto(start)
-        frames: list[_Frame] = []
+        frames: list[Frame] = []
         while self.machine.tick < end:
             tick = self.machine.tick
             if tick % _CANCEL_EVERY == 0 and cancel is not None and cancel.is_set():
@@ -378,21 +335,9 @@ class Debugger:
             # Of several vCPUs the next step of this one may lie behind the end.
             if stop.reason.final or self.machine.tick > end:
                 break
-            self._track(frames, tick, found, guest.cpu, delivered)
+            mnemonic = found.mnemonic if found is not None else ""
+            follow(frames, tick, mnemonic, guest.cpu, self._cpu(), delivered)
         return frames
-
-    def _track(self, frames: list[_Frame], tick: int, found: Decoded | None, before: CpuState, delivered: bool) -> None:
-        name = found.mnemonic if found is not None else ""
-        if delivered or name in CALLS:
-            frames.append(_Frame(tick, stack_pointer(self._cpu())))
-        elif name in _RETURNS:
-            pointer = stack_pointer(before)
-            # A handler drops the error code before its IRET.
-            slot = before.mode // 8 if name.startswith("iret") else 0
-            for index in range(len(frames) - 1, -1, -1):
-                if pointer in (frames[index].inner, frames[index].inner + slot):
-                    del frames[index:]
-                    break
 
     # The machine's state
 
@@ -428,10 +373,3 @@ class Debugger:
     def paused(self) -> Stop:
         """The stop of a command that was cancelled here."""
         return Stop(StopReason.PAUSED, tick=self.machine.tick)
-
-
-def stack_pointer(cpu: CpuState) -> int:
-    """RSP as the stack segment's size takes it."""
-    if cpu.mode == 64:
-        return cpu.gpr[4]
-    return cpu.gpr[4] & (0xFFFFFFFF if cpu.segments[Seg.SS].db else 0xFFFF)

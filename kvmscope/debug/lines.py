@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final
 
-from kvmscope.debug.debugger import CALLS, stack_pointer
+from kvmscope.debug.frames import CALLS, stack_pointer
 from kvmscope.errors import UsageError
 from kvmscope.vmm.engine import Stop, StopReason
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from kvmscope.vmm.engine import Activity
 
 if TYPE_CHECKING:
-    from kvmscope.debug.debugger import DebuggedMachine
+    from kvmscope.debug.machine import DebuggedMachine
     from kvmscope.vmm.snapshot import VcpuView
 
 __all__ = ["last_turn"]

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from kvmscope.debug.debugger import DebuggedMachine, Debugger
+from kvmscope.debug.debugger import Debugger
 from kvmscope.debug.explain.model import Guest
+from kvmscope.debug.machine import DebuggedMachine
 from kvmscope.debug.run_scope import RunScope
 from kvmscope.errors import UsageError
 from kvmscope.expr import nearest
