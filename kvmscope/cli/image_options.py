@@ -28,14 +28,22 @@ def add_machine_options(parser: Parser) -> None:
     parser.add_argument(
         "--quantum", type=positive, metavar="N", help="ticks of a processor's turn, where there are several"
     )
-    parser.add_argument("--device", choices=DEVICES, action="append", dest="devices", help="plug this in")
+    parser.add_argument(
+        "--device", choices=DEVICES, action="append", dest="devices", help="plug this in; may be repeated"
+    )
     parser.add_argument("--memory", type=memory, metavar="SIZE", help="size of memory: 64M")
-    parser.add_argument("--cpu", metavar="PROFILE", help="CPU profile")
+    parser.add_argument("--cpu", metavar="PROFILE", help="CPU profile, and changes to it: intel,+pks,-pcid")
     images = parser.add_argument_group("images")
-    images.add_argument("--env", type=variable, action="append", metavar="K=V", help="a variable of the environment")
+    images.add_argument(
+        "--env",
+        type=variable,
+        action="append",
+        metavar="K=V",
+        help="a variable of a multiboot image's environment; may be repeated",
+    )
     images.add_argument("--mode", choices=_MODES, help="start in this mode, with boot's own tables")
     images.add_argument("--address", type=address, metavar="A", help="where raw bytes go (default: the mode's origin)")
-    images.add_argument("--entry", metavar="A", help="address or symbol of the first instruction")
+    images.add_argument("--entry", metavar="A", help="address or symbol of the first instruction, with --mode")
     images.add_argument("--rom", action="store_true", help="a ROM that ends below 4 GiB: start as after reset")
 
 

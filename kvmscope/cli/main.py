@@ -13,7 +13,7 @@ from kvmscope.errors import KvmscopeError, UsageError
 __all__ = ["COMMANDS", "run_command_line"]
 
 COMMANDS: Final = {
-    "run": "run one reproducer headless and say its verdict",
+    "run": "run one reproducer or image headless and say its verdict",
     "test": "run reproducers as a test suite",
     "suite": "run a built kvm-unit-tests tree as its run_tests.sh does",
     "asm": "assemble: bytes, listing, symbols, errors",
@@ -95,7 +95,8 @@ def _check_file(name: str) -> None:
 
 def _usage() -> str:
     lines = [
-        "usage: kvmscope [FILE]              open the terminal IDE",
+        "usage: kvmscope [FILE]              open the terminal IDE on a source",
+        "       kvmscope IMAGE [ARGS...]     on an image: .flat, .elf; takes run's options too",
         "       kvmscope TREE                the suite browser, on a built kvm-unit-tests tree",
         "       kvmscope COMMAND [...]",
         "",
