@@ -24,6 +24,20 @@ def test_the_first_paint_waits_for_no_engine() -> None:
     assert done.stdout.strip() == "[] []"
 
 
+def test_a_plain_guest_loads_nothing_that_it_does_not_ask_for(tmp_path: Path) -> None:
+    source = tmp_path / "x.asm"
+    source.write_text("hlt\n")
+    idle = ("asm.loading", "suite", "vmm.boot.acpi", "vmm.boot.multiboot", "vmm.boot.rom", "vmm.devices.iommu")
+    idle += ("vmm.devices.pci.edu", "vmm.devices.pci.testdev", "vmm.devices.pci.q35")
+    code = (
+        "import sys; from kvmscope.cli.main import run_command_line\n"
+        f"assert run_command_line(['run', {str(source)!r}]) == 0\n"
+        f"print([m for m in sys.modules if m.startswith({tuple('kvmscope.' + name for name in idle)!r})])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize(
     ("argv", "word"),
     [(["no-such-file", "argument"], "no such file"), (["--bogus"], "Cannot take"), (["-x"], "Cannot take")],
