@@ -86,6 +86,8 @@ class Machine(Standing):
         self._history = History(self.memory.buffer, boot.pages, self._checkpoint(), self._history_limit)
         self._next_sync = SYNC_TICKS
         self._last_tick = 0
+        self._end = -1
+        """Tick at which the guest has ended, if it has."""
         self._state = None
         self._stop = Stop(StopReason.READY)
         self._closed = False
@@ -195,6 +197,8 @@ class Machine(Standing):
         self._stop = replace(request or stop, tick=clock)
         replayed = clock <= self._last_tick
         self._last_tick = max(self._last_tick, clock)
+        if self._stop.reason.final:
+            self._end = clock
         if replayed and clock > began and self._history.find(clock).tick == clock and self._history.find(clock).edit:
             self._restore(self._history.find(clock))
             self._stop = Stop(StopReason.SLICE, clock)
@@ -258,6 +262,9 @@ class Machine(Standing):
                     raise EngineError(
                         "A replay stopped before its tick", f"at {self.tick} of {tick}: {self._stop.reason}"
                     )
+            if tick == self._end and not self._stop.reason.final:
+                # The end came without an instruction: time had passed, and woke nobody.
+                self._settle(self._engine.run(1), tick)
         finally:
             self.set_breakpoints(breakpoints)
         if not self._stop.reason.final:
@@ -311,6 +318,7 @@ class Machine(Standing):
         self._history.cut(tick)
         self._board.cut()
         self._last_tick = tick
+        self._end = -1
         self._board.synced()
         self._next_sync = tick + SYNC_TICKS
         self._history.add(self._checkpoint(edit=True))
