@@ -197,12 +197,12 @@ class Machine(Standing):
         self._stop = replace(request or stop, tick=clock)
         replayed = clock <= self._last_tick
         self._last_tick = max(self._last_tick, clock)
-        if self._stop.reason.final:
-            self._end = clock
         if replayed and clock > began and self._history.find(clock).tick == clock and self._history.find(clock).edit:
             self._restore(self._history.find(clock))
             self._stop = Stop(StopReason.SLICE, clock)
-        elif not self._stop.reason.final and (clock >= self._next_sync or self._board.sync_due):
+        elif self._stop.reason.final:
+            self._end = clock
+        elif clock >= self._next_sync or self._board.sync_due:
             self._synchronize(replayed)
 
     def _synchronize(self, replayed: bool) -> None:
