@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Captured", "Cpu", "Own"]
 
 _IA32_PKRS: Final = 0x6E1
+_PKS: Final = 1 << 24
 DR6_INIT: Final = 0xFFFF0FF0
 DR7_INIT: Final = 0x400
 
@@ -196,6 +197,8 @@ class Cpu:
         now = self.mode
         if self.memory_policy != self.policy:
             self.break_slice()
+        if now == before:
+            return
         if now[0] != before[0]:
             self.host.record(ModeEvent(self.clock, rip, self.vcpu, f"{before[0]} -> {now[0]}"))
         if now[1] != before[1]:
@@ -228,7 +231,9 @@ class Cpu:
     @property
     def memory_policy(self) -> tuple[int, bool, bool]:
         """Segments whose accesses need checks (`checks.segments_to_check`), CR0.AM, unmasked x87 exceptions."""
-        return segments_to_check(self), bool(self.env.q[CR] & 1 << 18), x87.unmasked(self)
+        env = self.env
+        plain = env.d[HFLAGS] & HF.CS64 and not env.q[CR + 4] & _PKS
+        return 0 if plain else segments_to_check(self), bool(env.q[CR] & 1 << 18), x87.unmasked(self)
 
     @property
     def ports_allowed(self) -> bool:

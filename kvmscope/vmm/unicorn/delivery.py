@@ -125,7 +125,6 @@ def deliver(
     parent: int | None = None
     rip = env.q[EIP]
     mode = env.d[HFLAGS]
-    before = cpu.mode
     # Nothing of the translated code goes on after this: the flags need not stay lazy.
     flags = env.flags() | 2
     env.set_flags(flags)
@@ -182,7 +181,7 @@ def deliver(
         if raised is None:
             cpu.activity = Activity.ACTIVE
             if (mode ^ env.d[HFLAGS]) & _MODE or not mode & HF.CS64:
-                cpu.note_mode(before, rip)
+                cpu.note_mode((64 if mode & HF.CS64 else 32 if mode & HF.CS32 else 16, mode & 3), rip)
             return
         if raised.vector == PF and raised.address is not None:
             # A second #PF overwrites CR2 even if it ends in #DF or a triple fault (SDM vol. 3A section 6.15, #PF).

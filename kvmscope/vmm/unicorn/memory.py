@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kvmscope.vmm.engine import EngineHost
     from kvmscope.vmm.unicorn.env import Env
 
-__all__ = ["PHYSICAL_BITS", "Memory", "Translation", "canonical"]
+__all__ = ["KEYED", "PHYSICAL_BITS", "Memory", "Translation", "canonical"]
 
 PHYSICAL_BITS: Final = 40
 """MAXPHYADDR, fixed by Unicorn: page-table entries with a higher address bit set raise a reserved-bit #PF."""
@@ -31,6 +31,8 @@ _P, _W, _U, _RSVD, _PK = 1, 2, 4, 8, 32
 
 _TLB_ENTRIES: Final = 4096
 _SMAP, _PKE, _PKS = 1 << 21, 1 << 22, 1 << 24
+KEYED: Final = _SMAP | _PKE | _PKS
+"""CR4 bits without which U/S and R/W alone decide."""
 
 _LEVELS4: Final = (
     (39, 0x1FF, True, False),
@@ -149,7 +151,7 @@ class Memory:
         known = self._tlb.get(linear >> 12) or self._walked(linear >> 12)
         if known is not None:
             page, rights, dirty, key = known
-            plain = (rights & _U or not user) and (not write or rights & _W) and not cr4 & (_SMAP | _PKE | _PKS)
+            plain = (rights & _U or not user) and (not write or rights & _W) and not cr4 & KEYED
             if (dirty or not write) and (plain or not self._denied(rights, key, write, user, implicit)):
                 self._tlb[linear >> 12] = known
                 return page | linear & 0xFFF
@@ -328,8 +330,12 @@ class Memory:
         """Store at a linear address, as one access: nothing is written if any byte faults.  Raises `Fault`."""
         first = 0x1000 - (linear & 0xFFF)
         low = self.translate(linear, True, user, implicit, stack)
-        if len(data) <= first:
-            self.write_physical(low, data)
+        size = len(data)
+        if size <= first:
+            if low + size <= self.size and low >> 12 not in self.code_pages:
+                self.ram[low : low + size] = data
+            else:
+                self.write_physical(low, data)
             return
         high = self.translate(self._next_page(linear), True, user, implicit, stack)
         self.write_physical(low, data[:first])

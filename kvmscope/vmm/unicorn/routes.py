@@ -26,7 +26,7 @@ from kvmscope.vmm.unicorn.env import (
     selector_index,
 )
 from kvmscope.vmm.unicorn.layout import ENV
-from kvmscope.vmm.unicorn.memory import Translation, canonical
+from kvmscope.vmm.unicorn.memory import KEYED, Translation, canonical
 from kvmscope.vmm.unicorn.segments import base_of, descriptor_address, limit_of
 from kvmscope.x86.state import Seg
 
@@ -130,7 +130,10 @@ class Routes:
             return None
         self._unknown_inward = None
         gate, descriptor, stack, handler, kept, registers, hflags = route
-        if not (self._holds(gate) and self._holds(descriptor) and cpu.host.has_own_handler(vector, handler)):
+        keyed = key[2] & KEYED
+        if not (
+            self._holds(gate, keyed) and self._holds(descriptor, keyed) and cpu.host.has_own_handler(vector, handler)
+        ):
             return None
         old = sp = q[4]
         if stack is not None:
@@ -203,9 +206,10 @@ class Routes:
             self._unknown_outward = key
             return False
         code, data, registers, hflags = route
+        keyed = key[3] & KEYED
         if (
-            not self._holds(code)
-            or (data is not None and not self._holds(data))
+            not self._holds(code, keyed)
+            or (data is not None and not self._holds(data, keyed))
             or (ip >> 47 and not canonical(ip, memory.linear_bits))
         ):
             return False
@@ -237,10 +241,13 @@ class Routes:
 
     # descriptor tables
 
-    def _holds(self, quads: _Quads) -> bool:
-        """Whether memory has these quadwords, read as a system structure.  Raises `Fault` as any read does."""
+    def _holds(self, quads: _Quads, keyed: int) -> bool:
+        """Whether memory has these quadwords, read as a system structure; ``keyed`` are the `KEYED` bits of CR4.
+
+        Raises `Fault` as any read does.
+        """
         known = self._tlb.get(quads.page)
-        if known is None or known is not quads.translation or not self._cpu.memory.plain(known):
+        if known is None or known is not quads.translation or (keyed and not self._cpu.memory.plain(known)):
             memory = self._cpu.memory
             physical = memory.translate(quads.linear, False, False, True)
             quads.translation = self._tlb.get(quads.page)
