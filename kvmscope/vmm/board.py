@@ -25,7 +25,7 @@ __all__ = ["SYNC_EVENTS", "Board"]
 
 SYNC_EVENTS: Final = 512
 """Events after which the machine synchronizes early: each costs host time, which a replay pays again."""
-_EXCEPTION_WEIGHT: Final = 16
+_EXCEPTION_WEIGHT: Final = 8
 """Delivering an exception takes the time of this many other events."""
 _NO_EXIT: Final = frozenset({0x80, 0xB0})
 """Local APIC registers that processors virtualize: TPR and EOI."""
@@ -66,8 +66,10 @@ class Board:
             apic.tsc = self._tsc_of(apic.index)
         if boot.firmware:
             self.chipset.firmware()
+        self.between = False
         self._request: Stop | None = None
         self._since_sync = 0
+        self._due = False
 
     @property
     def engine(self) -> Engine:
@@ -229,9 +231,9 @@ class Board:
     def record(self, event: Event) -> None:
         """Note an event; many of them end the slice early."""
         self.events.append(event)
-        before = self._since_sync
         self._since_sync += _EXCEPTION_WEIGHT if isinstance(event, ExceptionEvent) else 1
-        if before < SYNC_EVENTS <= self._since_sync:
+        if self._since_sync >= SYNC_EVENTS and not self.between and not self._due:
+            self._due = True
             self.engine.request_stop(Stop(StopReason.SLICE, self.engine.clock))
 
     def has_own_handler(self, vector: int, handler: int) -> bool:
@@ -293,11 +295,12 @@ class Board:
     @property
     def sync_due(self) -> bool:
         """Enough events since the last synchronization."""
-        return self._since_sync >= SYNC_EVENTS
+        return self._due
 
     def synced(self) -> None:
         """Count events from here."""
         self._since_sync = 0
+        self._due = False
 
     @property
     def debug_exit(self) -> int | None:
@@ -329,6 +332,7 @@ class Board:
         self.events.position, self.serial.position, self.debugcon.position = positions
         self._request = None
         self._since_sync = 0
+        self._due = False
 
     def views(self) -> tuple[DeviceView, ...]:
         """Every device and local APIC, decoded."""

@@ -114,6 +114,10 @@ class EngineHost(Protocol):
     Accesses are those of the vCPU that runs, `Engine.vcpu`.
     """
 
+    between: bool
+    """The engine acts on signals between two instructions: what is recorded now asks for no synchronization, because a
+    run that ends at this tick may or may not have come so far."""
+
     def port_read(self, port: int, size: int, rip: int) -> int: ...
     def port_write(self, port: int, size: int, value: int, rip: int) -> None: ...
     def mmio_read(self, address: int, size: int, rip: int) -> int: ...

@@ -127,6 +127,21 @@ def test_every_jump_is_exact(make: Make, guest: Guest) -> None:
     assert state(m) == wanted[guest.ticks]
 
 
+@pytest.mark.parametrize("seed", range(3, 7))
+def test_every_jump_is_exact_where_interrupts_come_between(make: Make, seed: int) -> None:
+    """An interrupt that wakes a HLT may not make the synchronization at the HLT's own tick, before it was taken."""
+    guest = next(guest for guest in GUESTS if guest.name.startswith("timers"))
+    chooser = random.Random(seed)
+    ticks = [chooser.randrange(guest.ticks + 1) for _ in range(15)]
+    wanted = references(make, guest, [*ticks, *(max(0, tick - 1) for tick in ticks), guest.ticks])
+    m = make(guest)
+    m.run(guest.ticks)
+    for tick in ticks:
+        for wish in (tick, max(0, tick - 1)):
+            m.goto(wish)
+            assert state(m) == wanted[wish]
+
+
 def test_history_without_help_of_the_kernel(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dirty, "tracker_name", lambda: "compare")
     test_every_jump_is_exact(make, GUESTS[0])

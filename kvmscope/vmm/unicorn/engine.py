@@ -33,6 +33,7 @@ from kvmscope.vmm.unicorn.native import (
 )
 from kvmscope.vmm.unicorn.probe import COUNTER, LAST, LIMIT, PREVIOUS, Probe
 from kvmscope.vmm.unicorn.signals import drop_startup, take_signals, wait_for_window
+from kvmscope.vmm.unicorn.stores import Stores
 from kvmscope.vmm.unicorn.traps import Traps
 from kvmscope.vmm.unicorn.vcpus import Vcpus
 from kvmscope.x86.profiles import INTEL
@@ -104,6 +105,8 @@ class UnicornEngine:
         self._traps = Traps()
         self._probe = probe = Probe(native, self._traps.on_start, force_python=python_probe)
         self.cpu = cpu = Cpu(native, env, memory, host, model, probe)
+        self._stores = Stores(probe, env, memory)
+        memory.has_code = self._stores.has_code
         self._traps.attach(cpu)
         memory.code_written = self._invalidate
         self._events = EventHooks(cpu)
@@ -267,7 +270,7 @@ class UnicornEngine:
                 continue
             if alone is not None and cpu.vcpu != alone:
                 break
-            held = take_signals(cpu)
+            held = self._signals()
             if cpu.activity is not Activity.ACTIVE or cpu.pending is not None:
                 continue
             limit = min(end, (cpu.base // TLB_GRID + 1) * TLB_GRID)
@@ -295,9 +298,17 @@ class UnicornEngine:
         """
         self._timers()
         if self._vcpus.schedule():
-            take_signals(self.cpu)
+            self._signals()
         elif self._host.next_deadline() is None or not self._vcpus.wakeable():
             self.cpu.pending = Stop(StopReason.HLT, self.cpu.base, self._waiting())
+
+    def _signals(self) -> bool:
+        host = self._host
+        host.between = True
+        try:
+            return take_signals(self.cpu)
+        finally:
+            host.between = False
 
     def _timers(self) -> int | None:
         """Expire what is due; the tick of the next deadline."""
@@ -426,6 +437,7 @@ class UnicornEngine:
         env.flush_tlb()
         if size >= 0x1000 and not physical & 0xFFF:
             self._memory.code_pages.difference_update(range(physical >> 12, physical + size >> 12))
+            self._stores.has_none(physical >> 12, physical + size >> 12)
 
     def close(self) -> None:
         """Free the engine; the RAM buffer can be closed afterwards."""
@@ -434,6 +446,7 @@ class UnicornEngine:
         self._closed = True
         self._native.close()
         self._probe.close()
+        self._stores.close()
         self._memory.close()
         del self._scratch_anchor
         self._scratch.close()

@@ -77,12 +77,20 @@ class Memory:
         """Walks through four or five levels that went well, by linear page: the same entries lead to the same page."""
         self._looks: dict[int, _Walk] = {}
         """The same for looks, which set no A bit."""
+        self.has_code: Callable[[int], None] = lambda page: None
+        """Hears of every page that gets translated code."""
         self.code_pages: set[int] = set()
         """Physical page numbers that hold translated code."""
         self.code_written: Callable[[int, int], None] = lambda physical, size: None
         """Called when Python stores into a page that holds translated code."""
         self.supervisor_keys: Callable[[], int] = lambda: 0
         """IA32_PKRS."""
+
+    def note_code(self, page: int) -> None:
+        """RAM's page number ``page`` has translated code."""
+        if page not in self.code_pages:
+            self.code_pages.add(page)
+            self.has_code(page)
 
     def close(self) -> None:
         """Release the views, so that the owner can close the buffer."""

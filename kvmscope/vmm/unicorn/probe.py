@@ -25,6 +25,8 @@ __all__ = ["COUNTER", "LAST", "LIMIT", "NOWHERE", "PREVIOUS", "REPEATS", "Probe"
 COUNTER, LIMIT, LAST, PREVIOUS, SEEN, RCX, RSP, REPEATS = range(8)
 _P_SEEN, _P_ENV, _P_STOP, _P_EXIT, _P_ICOUNT, _P_TCG_EXIT, _P_TABLE, _P_CALLBACK = range(8, 16)
 _CC_DST, _CC_SRC, _CC_SRC2, _CC_OP, _P_FILTER = range(16, 21)
+_P_STORES, _P_CLEAN = slice(21, 26), 26
+"""For `stores`: what its native routines work on, and the one to call every 1,024 starts."""
 _LAZY_SIZE: Final = 28
 """Bytes of cc_dst, cc_src, cc_src2 and cc_op, which follow each other in the state as in the fields."""
 
@@ -70,13 +72,14 @@ _X86_64: Final = bytes.fromhex(
     "418b80a8000000"  # mov eax, [r8+cc_op]
     "48898198000000"  # mov [rcx+8*CC_OP], rax
     "488b0148ffc0488901"  # COUNTER += 1
-    "483b41087744"  # cmp rax, [rcx+8*LIMIT]; ja stop
-    "0fb7c6"  # movzx eax, si
+    "483b41087763"  # cmp rax, [rcx+8*LIMIT]; ja stop
+    "a9ff0300007444"  # test eax, 3ffh; jz periodic
+    "0fb7c6"  # after: movzx eax, si
     "4c8b4970"  # mov r9, [rcx+8*P_TABLE]
     "4d8b0cc1"  # mov r9, [r9+8*rax]
-    "4d85c97459"  # test r9, r9; jz done
+    "4d85c97471"  # test r9, r9; jz done
     "4939f17409"  # cmp r9, rsi; je own
-    "4983f9fe754e"  # cmp r9, ANY; jne done
+    "4983f9fe7566"  # cmp r9, ANY; jne done
     "ff6178"  # callback: jmp [rcx+8*P_CALLBACK]
     "4c8b89a0000000"  # own: mov r9, [rcx+8*P_FILTER]
     "410fb60401"  # movzx eax, byte [r9+rax]
@@ -84,6 +87,10 @@ _X86_64: Final = bytes.fromhex(
     "4d8b44c0f8"  # mov r8, [r8+8*rax-8]                             the register that an indirect call goes to
     "4d89c149c1e11049c1f910"  # mov r9, r8; shl r9, 16; sar r9, 16
     "4d39c175d8c3"  # cmp r9, r8; jne callback; ret
+    "4c8b89d0000000"  # periodic: mov r9, [rcx+8*P_CLEAN]
+    "4d85c974b0"  # test r9, r9; jz after
+    "41ffd1"  # call r9
+    "4c8b4148488b01eba4"  # mov r8, [rcx+8*P_ENV]; mov rax, [rcx]; jmp after
     "4c8b415041c60001"  # stop: stop_request = 1, as uc_emu_stop does
     "4c8b415841c60001"  # exit_request = 1
     "4c8b416841c70001000000"  # tcg_exit_req = 1
@@ -110,7 +117,7 @@ class Probe:
     def __init__(self, native: Native, trap: Callable[[int], None], *, force_python: bool = False) -> None:
         engine = engine_address(native.uc)
         cpu, env = env_address(native.uc)
-        self.fields = (ctypes.c_uint64 * 21)()
+        self.fields = (ctypes.c_uint64 * 27)()
         self._table = (ctypes.c_uint64 * _SLOTS)()
         self._filter = (ctypes.c_uint8 * _SLOTS)()
         self._native = native
@@ -192,6 +199,11 @@ class Probe:
             self._table[slot] = _ANY
         if self._filter[slot] != wanted:
             self._filter[slot] = 0
+
+    def clean_with(self, routine: int, operands: tuple[int, ...]) -> None:
+        """Have native code at ``routine`` called every 1,024 starts; it finds its operands in the fields."""
+        self.fields[_P_STORES] = list(operands)
+        self.fields[_P_CLEAN] = routine
 
     def clear(self) -> None:
         """Forget all traps."""

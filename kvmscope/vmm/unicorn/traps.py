@@ -144,14 +144,14 @@ class Traps:
         physical = memory.probe(start)
         if physical is None or not size:
             return
-        memory.code_pages.add(physical >> 12)
+        memory.note_code(physical >> 12)
         if (start & 0xFFF) + size <= 0x1000 and physical + size <= memory.size:
             data = bytes(memory.ram[physical : physical + size])
         else:
             data = memory.peek(start, size)
             last = memory.probe(start + size - 1)
             if last is not None:
-                memory.code_pages.add(last >> 12)
+                memory.note_code(last >> 12)
         h = cpu.env.d[HFLAGS]
         code64, code32 = bool(h & HF.CS64), bool(h & HF.CS32)
         if not code64 and cpu.policy[0] & _CS and beyond_limit(cpu, start + size - 1):

@@ -96,6 +96,7 @@ class Host:
         self.own: Callable[[int, int], bool] = lambda vector, handler: True
         self.on_write: Callable[[int, int], None] = lambda port, value: None
         self.engine: UnicornEngine
+        self.between = False
         self.skipped = 0
         self.timers: list[tuple[int, Callable[[], None]]] = []
         self.pins = [Signals(partial(self._kick, vcpu)) for vcpu in range(16)]
