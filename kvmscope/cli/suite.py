@@ -51,8 +51,24 @@ def _parser() -> Parser:
         metavar="X",
         help=f"times each entry's time-out (default: {TIMEOUT_SCALE:g})",
     )
+    parser.add_argument(
+        "--cpu", type=_features, default="", metavar="CHANGES", help="change every entry's processor: --cpu=-pku,-la57"
+    )
     parser.add_argument("--max-instructions", type=positive, metavar="N", help="budget of instructions of each entry")
     return parser
+
+
+def _features(text: str) -> str:
+    """An argparse type: changes of features, as they follow a profile's name."""
+    from argparse import ArgumentTypeError
+
+    from kvmscope.x86.profiles import resolve
+
+    try:
+        resolve(f"intel,{text}")
+    except UsageError as error:
+        raise ArgumentTypeError(": ".join(part for part in (error.title, error.detail, error.hint) if part)) from None
+    return text
 
 
 def main(argv: list[str]) -> int:
@@ -100,6 +116,7 @@ def _run(tree: Tree, chosen: list[Selected], options: Namespace) -> list[Outcome
         processes=options.jobs,
         scale=options.timeout_scale,
         instructions=options.max_instructions or NO_LIMIT,
+        cpu=options.cpu,
         emit=_write if options.verbose and not quiet else None,
     )
     outcomes = []

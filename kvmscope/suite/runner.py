@@ -47,6 +47,8 @@ class Job:
     seconds: float
     """Wall-clock limit; 0: none."""
     instructions: int = NO_LIMIT
+    cpu: str = ""
+    """Changes of the processor's features, after the entry's own: ``-pku,-la57``."""
 
     @property
     def wall(self) -> float:
@@ -161,7 +163,7 @@ def _configured(job: Job) -> tuple[Image, MachineConfig, tuple[str, ...]]:
     params = machine_params(job.entry, maximum=MAX_MEMORY, accepts=_refusal, devices=DEVICES)
     config = MachineConfig(
         mode=Mode.MULTIBOOT,
-        cpu=params.cpu,
+        cpu=f"{params.cpu},{job.cpu}" if job.cpu else params.cpu,
         memory=params.memory,
         smp=params.smp,
         devices=params.devices,

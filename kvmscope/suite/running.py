@@ -16,10 +16,12 @@ _POLL = 1.0
 """Seconds; the pool returns as soon as something happens."""
 
 
-def job_of(tree: Tree, selected: Selected, *, scale: float = TIMEOUT_SCALE, instructions: int = NO_LIMIT) -> Job:
+def job_of(
+    tree: Tree, selected: Selected, *, scale: float = TIMEOUT_SCALE, instructions: int = NO_LIMIT, cpu: str = ""
+) -> Job:
     """The job of an entry; its time-out is ``scale`` times the configuration's."""
     entry = selected.entry
-    return Job(entry, tree.image(entry.file), entry.timeout * scale, instructions)
+    return Job(entry, tree.image(entry.file), entry.timeout * scale, instructions, cpu)
 
 
 def run_selected(
@@ -29,6 +31,7 @@ def run_selected(
     processes: int = 1,
     scale: float = TIMEOUT_SCALE,
     instructions: int = NO_LIMIT,
+    cpu: str = "",
     emit: Callable[[str, bytes], None] | None = None,
 ) -> Iterator[Outcome]:
     """Rows in the order of ``chosen``, each as soon as it and all before it are there.
@@ -41,7 +44,7 @@ def run_selected(
     }
     # By identity: two entries may be equal.
     jobs = {
-        index: job_of(tree, selected, scale=scale, instructions=instructions)
+        index: job_of(tree, selected, scale=scale, instructions=instructions, cpu=cpu)
         for index, selected in enumerate(chosen)
         if not selected.skip
     }

@@ -170,3 +170,18 @@ def test_a_guest_does_not_drive_the_terminal(
     assert "\x1b" not in out + err
     assert "FAIL x (\\x1b]0;t\\x07 tests)" in out
     assert "not ok 1 - x: \\x1b[2J" in out
+
+
+def test_changes_of_the_processor_are_checked(tree: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(tree, "--cpu=-pkuu") == 2
+    assert "did you mean pku" in capfd.readouterr().err
+
+
+def test_changes_of_the_processor_follow_the_entry_s_own(tree: Path) -> None:
+    from kvmscope.suite.runner import Job, entry_program
+    from kvmscope.suite.tree import open_tree
+
+    opened = open_tree(tree)
+    entry = next(entry for entry in opened.config.entries if entry.name == "good")
+    program, _ = entry_program(Job(entry, opened.image(entry.file), 1.0, cpu="-smap"))
+    assert program.config.cpu.endswith(",-smap")
