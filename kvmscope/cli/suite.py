@@ -52,7 +52,7 @@ def _parser() -> Parser:
         help=f"times each entry's time-out (default: {TIMEOUT_SCALE:g})",
     )
     parser.add_argument(
-        "--cpu", type=_features, default="", metavar="CHANGES", help="change every entry's processor: --cpu=-pku,-la57"
+        "--cpu", type=_features, metavar="CHANGES", help="change every entry's processor: --cpu=-pku,-la57"
     )
     parser.add_argument("--max-instructions", type=positive, metavar="N", help="budget of instructions of each entry")
     return parser
@@ -116,7 +116,7 @@ def _run(tree: Tree, chosen: list[Selected], options: Namespace) -> list[Outcome
         processes=options.jobs,
         scale=options.timeout_scale,
         instructions=options.max_instructions or NO_LIMIT,
-        cpu=options.cpu,
+        cpu=options.cpu or "",
         emit=_write if options.verbose and not quiet else None,
     )
     outcomes = []
