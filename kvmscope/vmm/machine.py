@@ -36,7 +36,7 @@ HISTORY_LIMIT: Final = 256 << 20
 """Bytes that a machine's history may hold."""
 _SLICE_SECONDS: Final = 0.010
 _MIN_SLICE: Final = 50
-_MAX_SLICE: Final = 25_000
+_MAX_SLICE: Final = SYNC_TICKS
 _STUCK: Final = 1_000
 """Empty runs in a row after which a replay is given up."""
 
