@@ -64,7 +64,7 @@ class _Worker:
         path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH", ""))))
         # A session of its own: Ctrl-C is for the front end, which then ends us.
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "kvmscope.suite.worker", str(theirs.fileno())],
+            [sys.executable, "-P", "-m", "kvmscope.suite.worker", str(theirs.fileno()), str(os.getpid())],
             pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": path}, start_new_session=True,
         )  # fmt: skip

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
@@ -185,3 +186,27 @@ def test_changes_of_the_processor_follow_the_entry_s_own(tree: Path) -> None:
     entry = next(entry for entry in opened.config.entries if entry.name == "good")
     program, _ = entry_program(Job(entry, opened.image(entry.file), 1.0, cpu="-smap"))
     assert program.config.cpu.endswith(",-smap")
+
+
+def test_killed_it_leaves_no_process(tree: Path) -> None:
+    """SIGKILL leaves no time to end anything: the workers notice by themselves."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kvmscope", "suite", str(tree), "looping", "--timeout-scale", "60", "-v"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    workers: list[str] = []
+    for _ in range(600):
+        workers = children.read_text().split()
+        if workers:
+            break
+        time.sleep(0.05)
+    assert workers
+    process.kill()
+    process.communicate()
+    for _ in range(600):
+        if not any(Path(f"/proc/{worker}").exists() for worker in workers):
+            return
+        time.sleep(0.05)
+    pytest.fail("a worker outlived its parent")
