@@ -6,6 +6,8 @@ on the processor's state (LME while paging) is the caller's to check.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from kvmscope.x86.msr_table import MSRS, Check, Msr, for_vendor
@@ -70,8 +72,20 @@ def lookup(index: int, profile: Profile) -> Msr | None:
     return found
 
 
-def reset_values(profile: Profile) -> dict[int, int]:
+_resets: dict[tuple[object, ...], Mapping[int, int]] = {}
+
+
+def reset_values(profile: Profile) -> Mapping[int, int]:
     """Value after reset of every readable MSR that ``profile`` has, by index."""
+    key = profile.name, profile.features, tuple(profile.msr_resets.items())
+    known = _resets.get(key)
+    if known is None:
+        # Every machine asks, and a test run makes many.
+        known = _resets[key] = MappingProxyType(_reset_values(profile))
+    return known
+
+
+def _reset_values(profile: Profile) -> dict[int, int]:
     values: dict[int, int] = {}
     for index in MSRS:
         found = lookup(index, profile)
