@@ -332,9 +332,12 @@ class UnicornEngine:
 
     def _waiting(self) -> str:
         """Why nobody can go on, where it is not plain."""
+        if self._vcpus.activity(0) is Activity.WAIT_FOR_SIPI:
+            return "suspended to memory (S3), and nothing is to come that would wake it"
         if self.vcpus == 1:
             return ""
-        names = [f"{i} {self._vcpus.activity(i)}" for i in range(self.vcpus)]
+        frozen = self.frozen
+        names = [f"{i} {'frozen' if i in frozen else self._vcpus.activity(i)}" for i in range(self.vcpus)]
         return "every vCPU waits: " + ", ".join(names)
 
     def _slice(self, ticks: int) -> None:

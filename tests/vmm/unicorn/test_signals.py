@@ -353,3 +353,14 @@ def test_an_nmi_is_held_while_a_processor_waits_for_its_start() -> None:
         b.host.pins[1].kick()
         b.run(5_000)
         assert b.engine.get_state(1).gpr[3] == 1
+
+
+def test_a_machine_suspended_for_good_says_so() -> None:
+    with board("l: inc rax; jmp l") as b:
+        b.run(10)
+        b.host.pins[0].reset = True
+        b.host.pins[0].kick()
+        stop = b.run(100)
+        assert stop.reason is StopReason.HLT
+        assert "suspended to memory (S3)" in stop.detail
+        assert b.state.rip == 0xFFF0
