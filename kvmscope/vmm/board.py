@@ -189,6 +189,8 @@ class Board:
         """INIT or a reset reaches the local APIC."""
         if power:
             self._apics[vcpu].reset()
+            if vcpu == 0:
+                self.chipset.virtual_wire()
         else:
             self._apics[vcpu].init_reset()
 

@@ -83,8 +83,7 @@ class Chipset:
             for vcpu in range(vcpus)
         )
         self.messages.receivers.extend(self.apics)
-        # As KVM's reset state: the 8259s reach the first processor without further ado.
-        self.apics[0].values[Reg.LVT_LINT0] = _VIRTUAL_WIRE
+        self.virtual_wire()
         self.exit = DebugExit(debug_exit)
         self.acpi = AcpiPm(
             clock,
@@ -158,6 +157,10 @@ class Chipset:
 
     def _remap(self) -> None:
         self.bus.remap()
+
+    def virtual_wire(self) -> None:
+        """After a reset, as under KVM: the 8259s reach the first processor without further ado."""
+        self.apics[0].values[Reg.LVT_LINT0] = _VIRTUAL_WIRE
 
     def firmware(self) -> None:
         """Bring the devices to where a PC's firmware leaves them when it hands over to a boot loader."""

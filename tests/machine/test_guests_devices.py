@@ -519,6 +519,9 @@ def test_an_alarm_wakes_a_guest_from_s3_and_it_resumes_at_its_vector() -> None:
         assert (eax, cr0, cs) == (0, 0x60000010, 0x800), "a processor after reset"
         assert status & 0x8400 == 0x8400, "WAK_STS and RTC_STS"
         assert machine.memory.read(0x20000, 2) == b"\x0d\x60", "memory stays"
+        lapic = next(device for device in machine.snapshot().devices if device.name == "lapic 0")
+        (lint0,) = (field.value for field in lapic.fields if field.name == "LVT LINT0")
+        assert int(lint0, 16) == 0x700, "the 8259s reach the processor, as after any reset"
         end, last = machine.tick, machine.snapshot()
         machine.goto(3)
         machine.goto(end)
