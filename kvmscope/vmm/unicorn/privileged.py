@@ -104,7 +104,7 @@ def _hlt(cpu: Cpu) -> None:
 
 
 def _pause(cpu: Cpu) -> None:
-    """PAUSE, intercepted where there are several processors."""
+    """PAUSE: others have their turns, or some guest time passes."""
     ins = decode.decode(cpu, decode.fetch(cpu), modrm=False)
     _advance(cpu, ins.length)
     cpu.turn_over()

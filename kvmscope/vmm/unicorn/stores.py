@@ -100,7 +100,7 @@ class Stores:
 
     def has_code(self, page: int) -> None:
         """RAM's page number ``page`` has translated code from now on."""
-        if self._page is not None and page << 12 < len(self._map) << 12 and not self._map[page]:
+        if self._page is not None and page < len(self._map) and not self._map[page]:
             self._map[page] = 1
             self._protect(self._fields, page << 12)
 
